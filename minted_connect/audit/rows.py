@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from minted_connect.audit.report import Unread
 from minted_connect.client import AsyncMintedConnect
+from minted_connect.completion.bounded_reads import PER_PAGE
 from minted_connect.completion.order_match import Match, is_failed, mapping, match_order
 from minted_connect.errors import MintedConnectError
 from minted_connect.models import CreationStatus, Intent, Order, Page
@@ -18,9 +19,6 @@ from minted_connect.models.json_types import CustomerMatch, compare_customer, cu
 from minted_connect.resources.paging import NewRows
 
 __all__ = ["OrderIndex", "OrderRow", "Orders", "read_orders"]
-
-_PER_PAGE: Final = 30
-"""The maximum of the E-Commerce page (api-8228838)."""
 
 
 @attrs.frozen(eq=False)
@@ -58,7 +56,7 @@ async def read_orders(minted: AsyncMintedConnect, **filters: Any) -> Orders:
     """Return the orders of all pages, and what could not be read."""
 
     def pages(number: int) -> AsyncGenerator[Page[Order], None]:
-        return minted.orders.pages(page=number, per_page=_PER_PAGE, **filters)
+        return minted.orders.pages(page=number, per_page=PER_PAGE, **filters)
 
     rows: list[OrderRow] = []
     found = NewRows(pages)

@@ -34,7 +34,7 @@ SEARCH_MARGIN: Final = timedelta(days=1)
 """By how much a search by date is widened at both ends: an order is dated by its basket, and clocks differ."""
 
 PER_PAGE: Final = 30
-"""Orders on a page, as many as the server allows."""
+"""Orders on a page: the maximum of the E-Commerce page (api-8228838)."""
 MAX_PAGES: Final = 20
 """Number of pages that one search reads at most."""
 

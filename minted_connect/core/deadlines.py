@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from minted_connect.clock import Clock, follows_event_loop
-
 __all__ = ["Deadlines", "Limit"]
 
 
@@ -21,11 +19,6 @@ class Deadlines:
         self._limits: set[Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-
-    @staticmethod
-    def can_limit(clock: Clock) -> bool:
-        """Return whether the limits of a clock are those of the event loop's timers."""
-        return follows_event_loop(clock)
 
     def timeout(self, seconds: float) -> Limit:
         """Return a context manager that cancels its block after this time, and raises TimeoutError.

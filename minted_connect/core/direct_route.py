@@ -35,7 +35,7 @@ from minted_connect.core.pool import (
     describe_cause,
     to_client_timeout,
 )
-from minted_connect.core.response import BodyTooLarge, RawResponse
+from minted_connect.core.response import BodyTooLarge, RawResponse, read_body
 from minted_connect.errors import Phase
 
 if TYPE_CHECKING:
@@ -113,8 +113,6 @@ class DirectRoute:
         if protocol is None or protocol.should_close or protocol.transport is None:
             raise ConnectionDropped("a response came before the request")
         method, target, body = prepared.method, prepared.target, prepared.body
-        if not target.isascii() or not target.isprintable() or " " in target:
-            raise ValueError("the request target must be percent-encoded ASCII")
         protocol.set_response_params(read_until_eof=True, max_line_size=self._max_line, max_field_size=self._max_line)
         fields = _to_fields(self._host, tuple(prepared.headers.items()))
         if body or method != "GET":
@@ -134,19 +132,11 @@ class DirectRoute:
         return payload.read_nowait()
 
     async def _read(self, connection: Connection, payload: aiohttp.StreamReader) -> bytes:
-        """Read a body chunk by chunk, so that a decompression bomb does not fill the memory."""
-        chunks: list[bytes] = []
-        bytes_left = self._max_body
         self._reading.add(reading := (connection, payload))
         try:
-            while chunk := await payload.readany():
-                chunks.append(chunk)
-                bytes_left -= len(chunk)
-                if bytes_left < 0:
-                    raise BodyTooLarge
+            return await read_body(payload, self._max_body)
         finally:
             self._reading.discard(reading)
-        return b"".join(chunks)
 
     async def aclose(self) -> None:
         """End the reading of bodies. The session that owns the connector closes the connections."""

@@ -70,20 +70,19 @@ class BodyTooLarge(aiohttp.ClientError):
     """The body of a response exceeds `Options.max_body`."""
 
 
-async def read_body(response: aiohttp.ClientResponse, max_size: int) -> bytes:
+async def read_body(content: aiohttp.StreamReader, max_size: int) -> bytes:
     """Read the body of a response, decompressed.
 
     Raises:
-        BodyTooLarge: if it has more than `max_size` bytes; the connection is then closed.
+        BodyTooLarge: if it has more than `max_size` bytes; the caller closes the connection.
     """
     chunks: list[bytes] = []
     bytes_left = max_size
     # Decompressed bytes are counted chunk by chunk, so that a decompression bomb does not fill the memory.
-    while chunk := await response.content.readany():
+    while chunk := await content.readany():
         chunks.append(chunk)
         bytes_left -= len(chunk)
         if bytes_left < 0:
-            response.close()
             raise BodyTooLarge
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -23,7 +23,7 @@ from minted_connect.core.pool import (
     describe_cause,
     to_client_timeout,
 )
-from minted_connect.core.response import RawResponse, read_body
+from minted_connect.core.response import BodyTooLarge, RawResponse, read_body
 from minted_connect.errors import Phase
 from minted_connect.secret import Secret
 from minted_connect.urls import Proxy
@@ -170,7 +170,10 @@ class SessionRoute:
             connections.record_response(progress)
             self._reading.add(response)
             try:
-                body = await read_body(response, self._max_body)
+                body = await read_body(response.content, self._max_body)
+            except BodyTooLarge:
+                response.close()
+                raise
             finally:
                 self._reading.discard(response)
             return RawResponse(response.status, response.headers, body)

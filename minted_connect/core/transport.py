@@ -12,7 +12,7 @@ from http import HTTPStatus
 import aiohttp
 from yarl import URL
 
-from minted_connect.clock import timeout
+from minted_connect.clock import follows_event_loop, timeout
 from minted_connect.config import Options, Timeouts
 from minted_connect.core.auth.challenge import ChallengeRefused
 from minted_connect.core.auth.digest import DigestAuth, is_valid_target
@@ -209,7 +209,7 @@ class Transport:
             if limit <= 0:
                 raise NotSent("the deadline passed before the request could be sent")
             progress.phase, progress.is_waiting_for_login = Phase.NOT_SENT, True
-            if self._deadlines.can_limit(self._options.clock):
+            if follows_event_loop(self._options.clock):
                 with self._deadlines.timeout(limit):
                     return await self._send_signed(connections, prepared, timeouts, progress)
             async with timeout(self._options.clock, limit):

@@ -44,7 +44,7 @@ class RecordLoader:
         """Return the intents of one reference.
 
         Raises:
-            JournalError: if a row is unreadable, whatever its state: its terms and keys are not known.
+            JournalError: if a row is unreadable, in any state: its terms and keys are not known.
         """
         return self._load_each(rows, "Nothing is sent for its reference: repair the record, or use another reference")
 

@@ -93,9 +93,9 @@ def test_journal_shows_other_accounts_only_if_asked(minted: Minted) -> None:
     other = {"MINTED_CONNECT_USERNAME": "other"}
     assert listed(minted, env=other) == []
     assert len(listed(minted, "--all-accounts", env=other)) == 2
-    nobody = {"MINTED_CONNECT_USERNAME": None, "MINTED_CONNECT_PASSWORD": None}
-    assert len(listed(minted, env=nobody)) == 2
-    assert minted("journal", env=nobody).out.splitlines()[0].endswith("\tintent\taccount")
+    no_account = {"MINTED_CONNECT_USERNAME": None, "MINTED_CONNECT_PASSWORD": None}
+    assert len(listed(minted, env=no_account)) == 2
+    assert minted("journal", env=no_account).out.splitlines()[0].endswith("\tintent\taccount")
 
 
 def test_journal_saves_private_files(minted: Minted, journal: Path, tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_erased_customer_leaves_no_bytes(minted: Minted, sandbox: ThreadedSandbo
 
 
 def test_erasure_needs_a_user_name_and_a_valid_id(minted: Minted, journal: Path) -> None:
-    nobody = {"MINTED_CONNECT_USERNAME": None, "MINTED_CONNECT_PASSWORD": None}
-    shown = minted("journal", "--journal", journal, "--erase-customer", CUSTOMER, env=nobody)
+    no_account = {"MINTED_CONNECT_USERNAME": None, "MINTED_CONNECT_PASSWORD": None}
+    shown = minted("journal", "--journal", journal, "--erase-customer", CUSTOMER, env=no_account)
     assert (shown.code, "username" in shown.err) == (2, True)
     assert minted("journal", "--journal", journal, "--erase-customer", "").code == 2
     assert len(json.loads(minted("journal", "--journal", journal, "--customer", CUSTOMER, "--json").out)) == 1

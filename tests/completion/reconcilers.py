@@ -20,7 +20,7 @@ from tests.conftest import Awaitably
 
 @attrs.define
 class Events:
-    """What the hooks of a reconciler were called with."""
+    """The values that the hooks of a reconciler received."""
 
     results: list[ReconcileResult] = attrs.field(factory=list[ReconcileResult])
     errors: list[Exception] = attrs.field(factory=list[Exception])

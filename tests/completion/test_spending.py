@@ -95,7 +95,7 @@ async def test_unknown_outcome_counts_until_it_is_settled(durable_shop: Shop):
         await buy(shop, client, "bob")
     await client.complete.decide(unknown.value, IntentState.REJECTED)
     await buy(shop, client, "bob")
-    # An order that exists counts again, whatever was decided before.
+    # An order that exists counts again, also after another decision.
     await client.complete.decide(unknown.value, IntentState.CONFIRMED, order_id=1)
     with pytest.raises(LimitExceeded) as caught:
         await buy(shop, client, "cem")

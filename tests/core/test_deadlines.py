@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minted_connect.clock import SystemClock
+from minted_connect.clock import SystemClock, follows_event_loop
 from minted_connect.core.deadlines import Deadlines
 from minted_connect.sandbox import ManualClock
 
@@ -215,5 +215,5 @@ def test_limit_outside_of_a_task_is_refused() -> None:
 
 
 def test_clock_with_timers_of_its_own_is_not_limited_by_the_loop() -> None:
-    assert Deadlines.can_limit(SystemClock())
-    assert not Deadlines.can_limit(ManualClock())
+    assert follows_event_loop(SystemClock())
+    assert not follows_event_loop(ManualClock())
