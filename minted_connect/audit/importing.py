@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from minted_connect.config import STAGING, Options
 from minted_connect.errors import ConfigurationError, InvalidInput
 from minted_connect.journal import open_journal
 from minted_connect.journal.accounts import account_of_user
-from minted_connect.journal.listing import IntentFilter, as_listable
+from minted_connect.journal.listing import IntentFilter, as_listable, iterate_pages
 from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.journal.restoring import ImportCount, OrderImport, RestorableJournal, as_restorable
 from minted_connect.models import Intent, IntentState, Order, OrderProgress
@@ -29,7 +30,6 @@ from minted_connect.models import Intent, IntentState, Order, OrderProgress
 __all__ = ["ImportReport", "KnownReference", "import_orders"]
 
 _PER_TRANSACTION: Final = 50
-_PER_PAGE: Final = 500
 _DAYS_BEFORE: Final = timedelta(days=2)
 """From the mark back to the first day that is read: a full day before the mark, in the vendor's time zone, too."""
 _DAY: Final = timedelta(days=1)
@@ -222,13 +222,8 @@ class _Importer:
     async def _imported(self) -> list[Intent]:
         """Return the imported intents of the account, oldest first."""
         listable = as_listable("import", self._journal)
-        found: list[Intent] = []
-        after: int | None = 0
-        while after is not None:
-            page = await listable.find_intents(IntentFilter(self._owner.account), after=after, limit=_PER_PAGE)
-            found += [intent for intent in page if intent.imported_at is not None]
-            after = page.next_after
-        return found
+        async with aclosing(iterate_pages(listable, IntentFilter(self._owner.account))) as pages:
+            return [intent async for page in pages for intent in page if intent.imported_at is not None]
 
 
 def _build_intent(order: Order, at: datetime, *, is_failed: bool) -> Intent | None:

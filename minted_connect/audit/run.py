@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +20,13 @@ from minted_connect.config import STAGING, Options, Timeouts
 from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.journal import open_journal
 from minted_connect.journal.accounts import account_of_user
-from minted_connect.journal.listing import ForgettingJournal, IntentFilter, as_listable
+from minted_connect.journal.listing import ForgettingJournal, IntentFilter, as_listable, iterate_pages
 from minted_connect.journal.protocol import Journal
 from minted_connect.secret import Secret
 
 __all__ = ["Location", "audit", "check_file"]
 
 _KINDS: Final = list(FindingKind)
-_PER_PAGE: Final = 500
-"""Number of intents that one query reads."""
 _TOO_RECENT: Final = "the wallet of a customer: its last purchase may not be listed yet"
 
 _FORGOTTEN: Final = "complete.forget has removed purchases of that time, which may have been those of the orders"
@@ -156,12 +155,10 @@ async def _read_journal(
         return name, [problem]
     filters, unreadable = IntentFilter(external_customer_id=customer_id), list[str]()
     try:
-        after: int | None = 0
-        while after is not None:
-            page = await as_listable("audit", journal).find_intents(filters, after=after, limit=_PER_PAGE)
-            comparison.add(page.items)
-            unreadable += page.unreadable
-            after = page.next_after
+        async with aclosing(iterate_pages(as_listable("audit", journal), filters)) as pages:
+            async for page in pages:
+                comparison.add(page.items)
+                unreadable += page.unreadable
         before = await journal.find_forgotten() if isinstance(journal, ForgettingJournal) else None
         if before is not None:
             comparison.add_forgotten(name, before)

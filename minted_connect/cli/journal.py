@@ -31,7 +31,6 @@ _COLUMNS: Final = {
 }
 _ACCOUNT_DIGITS: Final = 8
 """Number of characters shown of an account's hash, as in `minted reconcile`."""
-_PER_PAGE: Final = 500
 _ACTIONS: Final = "Actions"
 _FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
@@ -160,16 +159,16 @@ async def journal(
 
 async def _read_all(journal: Journal, filters: IntentFilter) -> tuple[list[Intent], list[str]]:
     """Return all intents, and the ids of unreadable records."""
-    from minted_connect.completion.intent_list import list_page  # noqa: PLC0415 - `--help` does not need it
+    from contextlib import aclosing  # noqa: PLC0415 - `--help` does not need them
+
+    from minted_connect.journal.listing import as_listable, iterate_pages  # noqa: PLC0415
 
     intents: list[Intent] = []
     unreadable: list[str] = []
-    after: int | None = 0
-    while after is not None:
-        page = await list_page(journal, filters, after=after, per_page=_PER_PAGE)
-        intents += page
-        unreadable += page.unreadable
-        after = page.next_after
+    async with aclosing(iterate_pages(as_listable("intents", journal), filters)) as pages:
+        async for page in pages:
+            intents += page
+            unreadable += page.unreadable
     return intents, unreadable
 
 

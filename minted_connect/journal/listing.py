@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import attrs
 
@@ -11,7 +12,10 @@ from minted_connect.errors import ConfigurationError
 from minted_connect.journal.protocol import Journal
 from minted_connect.models import Intent, IntentPage, IntentState
 
-__all__ = ["ForgettingJournal", "IntentFilter", "ListableJournal", "as_listable"]
+__all__ = ["ForgettingJournal", "IntentFilter", "ListableJournal", "as_listable", "iterate_pages"]
+
+_PER_PAGE: Final = 500
+"""Number of intents that one query reads."""
 
 
 @attrs.frozen
@@ -100,3 +104,16 @@ def as_listable(operation: str, journal: Journal) -> ListableJournal:
     methods = ("find_intents", "forget")
     missing = ", ".join(method for method in methods if not callable(getattr(journal, method, None)))
     raise ConfigurationError(f"{operation}: the journal {type(journal).__name__} lacks {missing} of ListableJournal")
+
+
+async def iterate_pages(journal: ListableJournal, filters: IntentFilter) -> AsyncGenerator[IntentPage, None]:
+    """Iterate over all pages of the intents that match, oldest first.
+
+    Raises:
+        JournalError: if the intents could not be read.
+    """
+    after: int | None = 0
+    while after is not None:
+        page = await journal.find_intents(filters, after=after, limit=_PER_PAGE)
+        yield page
+        after = page.next_after
