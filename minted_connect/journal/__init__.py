@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal.memory import MemoryJournal
@@ -10,6 +11,9 @@ from minted_connect.journal.protocol import EXPECTED, Journal
 from minted_connect.secret import Secret
 
 __all__ = ["hide_url", "open_journal"]
+
+_POOL_SIZE: Final = 10
+"""Maximum of connections to PostgreSQL for each client, if the journal is given as a URL."""
 
 
 def open_journal(journal: Journal | str | Path | Secret | None, *, read_only: bool = False) -> Journal:
@@ -29,7 +33,7 @@ def open_journal(journal: Journal | str | Path | Secret | None, *, read_only: bo
         case Secret():
             from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
-            return PostgresJournal(journal, read_only=read_only)
+            return PostgresJournal(journal, pool_size=_POOL_SIZE, read_only=read_only)
         case str() | Path() if str(journal):
             from minted_connect.journal.sqlite import SqliteJournal  # noqa: PLC0415
 

@@ -1,28 +1,27 @@
 """The PostgreSQL journal, shared by the processes of any number of machines.
 
-Every operation connects, commits and disconnects. Purchases are rare enough for that, and so no connection can be
-inherited through a fork, bound to an event loop that has ended, go stale behind a load balancer, or be left open.
+Every operation is one transaction. Its settings end with it, so that it may run behind a connection pooler.
 """
 
 from __future__ import annotations
 
 import secrets
-import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from minted_connect.clock import SYSTEM_CLOCK, call_later, monotonic, timeout
+from minted_connect.clock import SYSTEM_CLOCK, call_later, monotonic
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.event_loop import check_asyncio
-from minted_connect.errors import ConfigurationError, JournalError
+from minted_connect.errors import ConfigurationError, JournalError, MintedConnectError
 from minted_connect.journal.claims import Claim
+from minted_connect.journal.postgres_connections import ConnectionPool, shut_down
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.postgres_schema import STATEMENTS, STEPS, VERSION
 from minted_connect.journal.postgres_transaction import (
+    begin,
     combine,
     execute,
     lock,
@@ -54,17 +53,9 @@ _T = TypeVar("_T")
 _SCHEMA_EXISTS: Final = (
     "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = 'minted_connect_journal' AND pg_table_is_visible(oid))"
 )
-# `SET LOCAL` of several settings in one round trip. Commits must reach the disk even if the server's default differs.
-_BEGIN: Final = (
-    "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true), "
-    f"set_config('statement_timeout', %s, true), pg_is_in_recovery(), {_SCHEMA_EXISTS}"
-)
-# Shares of the remaining time. The server must time out before the client does, because its error names the reason.
-_LOCK_SHARE: Final = 0.8
-_STATEMENT_SHARE: Final = 0.9
+# Rows of older versions lack columns.
+_JOURNAL: Final = "version, to_jsonb(one) FROM minted_connect_journal AS one"
 _UNDEFINED_TABLE: Final = "42P01"
-_MAX_TIMEOUT: Final = 2**31 - 1
-"""Maximum of a timeout setting of the server, in milliseconds."""
 
 
 @attrs.define
@@ -96,7 +87,10 @@ class PostgresJournal(SqlJournal):
 
     Args:
         url: `postgresql://user:password@host:port/database`, with libpq's parameters as its query.
-        patience: Seconds for one operation, including connecting, waiting for locks, and the server's work.
+        patience: Seconds for one operation: waiting for a free connection, connecting, waiting for locks, and the
+            server's work.
+        pool_size: Maximum of open connections for each event loop. They are kept for further operations, and closed
+            after a minute without any; end the use with `aclose`. 0 = open a connection for each operation.
         read_only: Create and upgrade no tables, and change no record. Operations raise `JournalError` if the tables do
             not exist or are of another version.
 
@@ -110,15 +104,19 @@ class PostgresJournal(SqlJournal):
 
     _statements = STATEMENTS
 
-    def __init__(self, url: str | Secret, *, patience: float = 5.0, read_only: bool = False) -> None:
+    def __init__(
+        self, url: str | Secret, *, patience: float = 5.0, pool_size: int = 0, read_only: bool = False
+    ) -> None:
         super().__init__()
         url = as_secret(url)  # before anything can fail: tracebacks may show local variables
         if not is_seconds(patience):
             raise ConfigurationError("patience: must be seconds above 0, and finite")
-        self._url = url
+        if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("pool_size: must be an integer of at least 0")
         self._location, needs_primary = parse_url(url)
         # With several hosts, libpq would use the first one that responds, even a standby.
-        self._connect_params: dict[str, Any] = {"target_session_attrs": "read-write"} if needs_primary else {}
+        params = {"target_session_attrs": "read-write"} if needs_primary else {}
+        self._connections = ConnectionPool(url, params, pool_size)
         self._patience = patience
         self._is_read_only = read_only
         self._is_pinned = False
@@ -255,6 +253,10 @@ class PostgresJournal(SqlJournal):
 
         return await shielded(self._run(select, status))
 
+    async def aclose(self) -> None:
+        """Close the idle connections of the running event loop; those in use are closed after their operation."""
+        self._connections.close()
+
     async def has_tables(self) -> bool:
         """Return whether the tables of the journal exist; unlike all other methods, do not create them.
 
@@ -283,58 +285,49 @@ class PostgresJournal(SqlJournal):
         raise JournalError(f"the journal {self._location} {message}")
 
     async def _run_transaction(self, work: _Work[_T], status: _OperationStatus) -> _T:
-        import psycopg  # noqa: PLC0415
-
         check_asyncio()
         deadline = monotonic() + self._patience
-        async with timeout(SYSTEM_CLOCK, self._patience):
-            connection = await psycopg.AsyncConnection.connect(
-                self._url.reveal(),
-                prepare_threshold=None,  # behind a connection pooler, each transaction may get another session
-                client_encoding="utf8",
-                fallback_application_name="minted_connect",
-                **self._connect_params,
-            )
-        status.is_connected = True
-        # Not `asyncio.timeout`: a cancelled psycopg waits for the server to stop, which may not respond any more.
-        timer = call_later(SYSTEM_CLOCK, deadline - monotonic(), partial(_shut_down, connection, status))
-        try:
-            # At a higher isolation level, the snapshot would date from before the lock, and `find_active` could miss
-            # an intent that was committed while this transaction waited for the lock.
-            await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            await connection.set_read_only(self._is_read_only or None)
-            await self._set_up(connection, deadline - monotonic(), status)
-            result = await work(connection)
-            await self._commit(connection, status)
-            self._is_pinned = status.has_tables
-            return result
-        finally:
-            timer.cancel()
-            # The server rolls back if nothing was committed.
-            await connection.close()
+        async with self._connections.connection(self._patience) as connection:
+            status.is_connected = True
 
-    async def _set_up(self, connection: Connection, left: float, status: _OperationStatus) -> None:
+            def time_out() -> None:
+                status.is_timed_out = True
+                shut_down(connection)
+
+            timer = call_later(SYSTEM_CLOCK, deadline - monotonic(), time_out)
+            try:
+                await self._begin(connection, deadline - monotonic(), status)
+                result = await work(connection)
+                await self._commit(connection, status)
+                self._is_pinned = status.has_tables
+                return result
+            except MintedConnectError:
+                # After other errors, such as those of the server, the connection is not used again.
+                if not status.is_commit_uncertain:
+                    with suppress(Exception):
+                        await connection.rollback()
+                raise
+            finally:
+                timer.cancel()
+                if status.is_commit_uncertain:
+                    await connection.close()
+
+    async def _begin(self, connection: Connection, left: float, status: _OperationStatus) -> None:
         """Begin a transaction, and migrate the schema if needed. An operation that only reads does not create it."""
-        timeouts = [
-            str(max(1, int(min(left * 1000 * share, _MAX_TIMEOUT)))) for share in (_LOCK_SHARE, _STATEMENT_SHARE)
-        ]
-        [(*_, is_standby, exists)] = await execute(connection, _BEGIN, timeouts)
+        # If tables that were used before are missing, the query fails, and `_run` reports it.
+        query = f"true, {_JOURNAL}" if self._is_pinned else _SCHEMA_EXISTS
+        is_standby, exists, *row = await begin(connection, query, left, read_only=self._is_read_only)
         if is_standby:
             raise JournalError(
                 f"the journal {self._location} cannot be used: the server is a standby, which lags behind: name the "
                 "primary"
             )
-        if self._is_pinned and not exists:
-            raise self._report_lost("has lost its tables")
-        version = await self._read_version(connection, exists)
+        version = await self._read_version(connection, exists, row)
         if self._is_read_only and version != VERSION:
             reason = f"its schema {version} is older than {VERSION}: a client upgrades it" if exists else "no tables"
             raise JournalError(f"the journal {self._location} cannot be read: {reason}")
         status.has_tables = exists or not status.only_reads
-        if not status.has_tables:
-            return
-        if version == VERSION:
-            await self._check_identity(connection)
+        if not status.has_tables or version == VERSION:
             return
         await lock_schema(connection)
         # Read again under the lock: another session may have migrated the schema.
@@ -348,29 +341,33 @@ class PostgresJournal(SqlJournal):
             "UPDATE minted_connect_journal SET version = %s, erasure_key = coalesce(erasure_key, %s)",
             [VERSION, key],
         )
-        await self._check_identity(connection)
+        await self._read_version(connection, True)
 
     def _accept_identity(self, identity: str) -> None:
         self._identity = identity
 
-    async def _check_identity(self, connection: Connection) -> None:
-        """Check that the tables are the ones that were used before."""
-        [(identity, key)] = await execute(connection, "SELECT identity, erasure_key FROM minted_connect_journal")
-        if self._is_pinned and identity != self._identity:
-            raise self._report_lost("was replaced by another one while in use")
-        self._identity, self._erasure_key = identity, key
+    async def _read_version(self, connection: Connection, exists: bool, row: Sequence[Any] = ()) -> int:
+        """Return the schema version, 0 if no schema exists, and check that the tables are the ones used before.
 
-    async def _read_version(self, connection: Connection, exists: bool) -> int:
-        """Return the schema version, 0 if no schema exists.
+        Args:
+            connection: The connection.
+            exists: Whether the tables exist.
+            row: The results of `_JOURNAL`, unless they must be queried.
 
         Raises:
-            JournalError: if the schema is newer than this library.
+            JournalError: if the schema is newer than this library, or the tables are others.
         """
         if not exists:
             return 0
-        [(version,)] = await execute(connection, "SELECT version FROM minted_connect_journal")
+        if not row:
+            [row] = await execute(connection, f"SELECT {_JOURNAL}")
+        version, columns = row
         if version > VERSION:
             raise self._newer_schema(version, VERSION)
+        identity = columns.get("identity")
+        if self._is_pinned and identity != self._identity:
+            raise self._report_lost("was replaced by another one while in use")
+        self._identity, self._erasure_key = identity, columns.get("erasure_key")
         return int(version)
 
     async def _commit(self, connection: Connection, status: _OperationStatus) -> None:
@@ -382,15 +379,8 @@ class PostgresJournal(SqlJournal):
         status.is_commit_uncertain = True
         connection.add_notice_handler(on_notice)
         await connection.commit()
+        connection.remove_notice_handler(on_notice)
         if "WARNING" in severities:
             # At a commit, the server warns only if its wait for the synchronous standby was cancelled.
             raise JournalError(f"the journal {self._location} stored the record, but its standby did not confirm it")
         status.is_commit_uncertain = False
-
-
-def _shut_down(connection: Connection, status: _OperationStatus) -> None:
-    """Shut down the socket, which ends every wait for the server."""
-    status.is_timed_out = True
-    # `shutdown` ignores the address family given here. It fails if the socket is closed already.
-    with suppress(Exception), socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as duplicate:
-        duplicate.shutdown(socket.SHUT_RDWR)

@@ -9,6 +9,8 @@ import re
 from decimal import InvalidOperation
 from typing import Final
 
+from minted_connect.journal.postgres_connections import NoFreeConnection
+
 __all__ = ["describe_error"]
 
 _LOCKED: Final = "is locked by another session"
@@ -65,6 +67,8 @@ def describe_error(error: Exception, *, connected: bool) -> str | None:
     import psycopg  # noqa: PLC0415
 
     match error:
+        case NoFreeConnection():
+            return "has no free connection: other operations use all connections of its pool"
         case TimeoutError():
             return _TIMED_OUT if connected else f"{_UNREACHABLE}: the server did not respond in time"
         case psycopg.InterfaceError() if not connected:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Connection = AsyncConnection[tuple[Any, ...]]
     Rows = list[tuple[Any, ...]]
 
-__all__ = ["combine", "execute", "lock", "lock_accounts", "lock_schema", "run_steps"]
+__all__ = ["begin", "combine", "execute", "lock", "lock_accounts", "lock_schema", "run_steps"]
 
 _T = TypeVar("_T")
 
@@ -24,6 +24,13 @@ _LOCK_ID: Final = 0x4D4E5443
 _REFERENCE_LOCK_ID: Final = _LOCK_ID + 1
 _ACCOUNT_LOCK_ID: Final = _LOCK_ID + 2
 
+# Shares of the remaining time. The server must time out before the client does, because its error names the reason.
+_LOCK_SHARE: Final = 0.8
+_STATEMENT_SHARE: Final = 0.9
+
+_MAX_TIMEOUT: Final = 2**31 - 1
+"""Maximum of a timeout setting of the server, in milliseconds."""
+
 
 async def execute(
     connection: Connection, statement: str, params: Mapping[str, Any] | Sequence[Any] = ()
@@ -32,6 +39,32 @@ async def execute(
     # Encoded, because psycopg's types accept only literal strings.
     cursor = await connection.execute(statement.encode(), params or None)
     return await cursor.fetchall() if cursor.description else []
+
+
+async def begin(connection: Connection, query: str, seconds: float, *, read_only: bool) -> tuple[Any, ...]:
+    """Begin a transaction, and return whether the server is a standby, followed by the results of a query.
+
+    Args:
+        connection: The connection, in autocommit mode.
+        query: Expressions of a `SELECT` without parameters, separated by commas.
+        seconds: Maximum of seconds for the transaction.
+        read_only: Whether the transaction must not change anything.
+    """
+    times = (max(1, int(min(seconds * 1000 * share, _MAX_TIMEOUT))) for share in (_LOCK_SHARE, _STATEMENT_SHARE))
+    lock_timeout, statement_timeout = times
+    # One round trip: as psycopg sends them, `BEGIN` and the query take two. At a higher isolation level, the snapshot
+    # would date from before the lock, and `find_active` could miss an intent that was committed while this transaction
+    # waited for the lock. Commits must reach the disk even if the server's default differs.
+    cursor = await connection.execute(
+        f"BEGIN ISOLATION LEVEL READ COMMITTED{' READ ONLY' if read_only else ''}; "
+        "SELECT set_config('synchronous_commit', 'on', true), "
+        f"set_config('lock_timeout', '{lock_timeout}', true), "
+        f"set_config('statement_timeout', '{statement_timeout}', true), pg_is_in_recovery(), {query}".encode()
+    )
+    while cursor.nextset():
+        pass
+    [(_, _, _, *results)] = await cursor.fetchall()
+    return tuple(results)
 
 
 async def run_steps(

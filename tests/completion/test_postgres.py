@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,23 @@ pytestmark = pytest.mark.anyio
 GUEST = "canary-guest"
 
 
-@pytest.fixture
-def journal(database: Database) -> PostgresJournal:
-    return PostgresJournal(database.url)
+@pytest.fixture(params=[0, 4], ids=["no pool", "pool"])
+def pool_size(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
-def short_patience(database: Database) -> PostgresJournal:
-    return PostgresJournal(database.url, patience=1.0)
+async def journal(database: Database, pool_size: int) -> AsyncIterator[PostgresJournal]:
+    journal = PostgresJournal(database.url, pool_size=pool_size)
+    yield journal
+    await journal.aclose()
+
+
+@pytest.fixture
+async def short_patience(database: Database, pool_size: int) -> AsyncIterator[PostgresJournal]:
+    journal = PostgresJournal(database.url, pool_size=pool_size, patience=1.0)
+    yield journal
+    await journal.aclose()
 
 
 def assert_private(error: BaseException) -> None:
@@ -168,14 +177,16 @@ async def test_transactions_set_durability_and_timeouts(database: Database, jour
 
 @pytest.mark.parametrize("signal_number", [signal.SIGQUIT, signal.SIGKILL])
 async def test_intent_survives_a_server_crash(
-    cluster: Cluster, database: Database, journal: PostgresJournal, signal_number: signal.Signals
+    cluster: Cluster, database: Database, journal: PostgresJournal, pool_size: int, signal_number: signal.Signals
 ) -> None:
+    # The process of a session may outlive its server for a moment.
+    message = "cannot be reached|closed the connection|shutting down" if pool_size else "cannot be reached"
     set_default(database, "synchronous_commit = off")
     await journal.pending()
     await journal.prepare(intent_of())
     cluster.stop(signal_number)  # data that is not yet on the disk is lost
     try:
-        await expect_journal_error(journal.prepare(intent_of(id="while it is down")), "cannot be reached", database)
+        await expect_journal_error(journal.prepare(intent_of(id="while it is down")), message, database)
     finally:
         cluster.start()
     assert await journal.pending() == [intent_of()]
@@ -217,7 +228,9 @@ async def test_server_stopped_during_prepare_stores_nothing(
         ("silently", "did not respond in time"),
     ],
 )
-async def test_commit_with_lost_response_is_settled_as_not_sent(database: Database, failure: str, message: str) -> None:
+async def test_commit_with_lost_response_is_settled_as_not_sent(
+    database: Database, pool_size: int, failure: str, message: str
+) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
     if failure == "during":
@@ -226,9 +239,9 @@ async def test_commit_with_lost_response_is_settled_as_not_sent(database: Databa
         BreakingProxy(database.port, failure, reconnects=True) as port,
         asyncio.timeout(5),
     ):  # psycopg itself would wait longer
-        await expect_journal_error(
-            PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), message
-        )
+        journal = PostgresJournal(database.url_with(port=port), patience=1.0, pool_size=pool_size)
+        await expect_journal_error(journal.prepare(intent_of()), message)
+        await journal.aclose()
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
     assert rows == ([] if failure == "before" else [("not_sent",)])
@@ -594,6 +607,7 @@ async def test_read_only_server_raises_journal_error(database: Database, journal
     set_default(database, "default_transaction_read_only = off")
     await journal.prepare(intent_of())
     set_default(database, "default_transaction_read_only = on")
+    await journal.aclose()  # a session keeps the default with which it began
     await expect_journal_error(
         journal.prepare(intent_of(id="second", cart_token="second")), "cannot be written", database
     )
@@ -654,6 +668,7 @@ async def test_slow_server_raises_within_patience(
     await expect_journal_error(
         short_patience.prepare(intent_of()), "did not respond in time: the server was too slow", database
     )
+    await journal.aclose()
     await wait_until(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
 
 
@@ -816,9 +831,11 @@ async def test_client_uses_and_closes_its_postgres_journal(
     database: Database, flavour: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[object] = []
+    close = PostgresJournal.aclose
 
     async def aclose(journal: PostgresJournal) -> None:
         closed.append(journal)
+        await close(journal)
 
     monkeypatch.setattr(PostgresJournal, "aclose", aclose)
     await PostgresJournal(database.url).prepare(intent_of())
