@@ -38,7 +38,8 @@ async def execute(
     """Execute one statement, and return its rows."""
     # Encoded, because psycopg's types accept only literal strings.
     cursor = await connection.execute(statement.encode(), params or None)
-    return await cursor.fetchall() if cursor.description else []
+    # `description` would build an object for each column.
+    return await cursor.fetchall() if cursor.rownumber is not None else []
 
 
 async def begin(connection: Connection, query: str, seconds: float, *, read_only: bool) -> tuple[Any, ...]:
