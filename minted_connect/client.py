@@ -28,7 +28,7 @@ from minted_connect.core.state import ClientSettings, ClientState, LagSource
 from minted_connect.core.transport import Transport
 from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ClientClosedError, ConfigurationError
-from minted_connect.journal import hide_url, open_journal
+from minted_connect.journal import POOL_SIZE, hide_url, open_journal
 from minted_connect.journal.accounts import account_of
 from minted_connect.journal.paths import check_directory
 from minted_connect.journal.protocol import Journal
@@ -367,7 +367,7 @@ def _check_settings(timeouts: object, retry: object, options: object) -> None:
 
 
 def _open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
-    opened = open_journal(journal)
+    opened = open_journal(journal, pool_size=POOL_SIZE)
     if isinstance(journal, str | Path):
         check_directory(str(journal))
     return opened

@@ -56,7 +56,7 @@ SLOW = (
     ),
     *("test_forks.py", "test_threads_and_processes.py", "plugin/", "test_benchmarks.py"),
     # Servers and browsers that are installed beside Python.
-    *("browser/", "frameworks/", "peers/"),
+    *("browser/", "frameworks/", "peers/", "completion/test_pgbouncer.py"),
 )
 """Tests that get the mark `slow`, by path below `tests`: the quick suite leaves them out."""
 

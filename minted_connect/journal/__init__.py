@@ -10,17 +10,19 @@ from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import EXPECTED, Journal
 from minted_connect.secret import Secret
 
-__all__ = ["hide_url", "open_journal"]
+__all__ = ["POOL_SIZE", "hide_url", "open_journal"]
 
-_POOL_SIZE: Final = 10
-"""Maximum of connections to PostgreSQL for each client, if the journal is given as a URL."""
+POOL_SIZE: Final = 10
+"""Maximum of connections to PostgreSQL of a client whose journal is given as a URL."""
 
 
-def open_journal(journal: Journal | str | Path | Secret | None, *, read_only: bool = False) -> Journal:
+def open_journal(
+    journal: Journal | str | Path | Secret | None, *, read_only: bool = False, pool_size: int = 0
+) -> Journal:
     """Return the journal for a path (SQLite), a URL (PostgreSQL), a `Journal` object (returned as it is), or None.
 
     None gives a new journal in memory. With `read_only`, a database must have the tables of this version; reading a
-    file never creates or changes it.
+    file never creates or changes it. A journal with a connection pool (`pool_size`, PostgreSQL only) must be closed.
 
     Raises:
         ConfigurationError: if the argument is something else, or if the extra `postgres` is needed and not installed.
@@ -33,7 +35,7 @@ def open_journal(journal: Journal | str | Path | Secret | None, *, read_only: bo
         case Secret():
             from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
-            return PostgresJournal(journal, pool_size=_POOL_SIZE, read_only=read_only)
+            return PostgresJournal(journal, pool_size=pool_size, read_only=read_only)
         case str() | Path() if str(journal):
             from minted_connect.journal.sqlite import SqliteJournal  # noqa: PLC0415
 

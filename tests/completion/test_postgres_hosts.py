@@ -99,7 +99,7 @@ def test_several_hosts_with_a_standby_request_are_rejected(
     ],
 )
 def test_several_hosts_request_the_writable_server(url: str, session: Any) -> None:
-    assert PostgresJournal(url)._connect_params == session
+    assert PostgresJournal(url)._connections._params == session
 
 
 @pytest.fixture
