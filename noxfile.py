@@ -67,14 +67,15 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that the quick suite leaves out (`SLOW` in tests/conftest.py)."""
+    """The tests that the quick suite leaves out (`SLOW` in tests/conftest.py), and quick tests by the session route."""
     groups(session, "test-integrations")
     session.run("python", "-X", "dev", "-m", "pytest", *TWO_PROCESSES, "-m", "slow", *session.posargs)
+    run_route_tests(session, "session", "-m", "not slow")
 
 
 @nox.session
 def routes(session: nox.Session) -> None:
-    """The tests of how requests are sent, with the route that serves where the direct one is not available."""
+    """The tests of how requests are sent, by the route that serves where the direct one is not available."""
     groups(session, "test-integrations")
     run_route_tests(session, "session", *session.posargs)
 
