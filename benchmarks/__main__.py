@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import attrs
 
 from benchmarks.cases import CASES, Effort
-from benchmarks.report import Row, machine, table
+from benchmarks.report import Row, combine, machine, table
 
 FULL = Effort(repetitions=25, calls=320, steps=4000, intervals=20)
 QUICK = Effort(repetitions=7, calls=160, steps=1000, intervals=4)
@@ -23,12 +25,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer calls: less than two minutes, with more noise")
     parser.add_argument("--only", action="append", choices=[*CASES], help="run this case only (may be repeated)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file as JSON")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="run all cases in N processes, and print medians"
+    )
     arguments = parser.parse_args()
 
-    rows: list[Row] = []
-    for name in arguments.only or CASES:
-        print(f"{name} ...", file=sys.stderr)
-        rows += CASES[name](QUICK if arguments.quick else FULL)
+    if arguments.processes > 1:
+        rows = combine([_run_process(arguments) for _ in range(arguments.processes)])
+    else:
+        rows = []
+        for name in arguments.only or CASES:
+            print(f"{name} ...", file=sys.stderr)
+            rows += CASES[name](QUICK if arguments.quick else FULL)
     about = machine()
     versions = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     print(f"{about['python']}, {about['system']}, {about['cpus']} CPUs; {versions}\n")
@@ -36,6 +44,17 @@ def main() -> None:
     if arguments.json:
         data = {"machine": about, "rows": [attrs.asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _run_process(arguments: argparse.Namespace) -> list[Row]:
+    options = ["--quick"] if arguments.quick else []
+    options += [f"--only={name}" for name in arguments.only or ()]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "benchmarks", *options, "--json", str(file)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        rows = json.loads(file.read_text("utf-8"))["rows"]
+    return [Row(**{**row, "spread": tuple(row["spread"])}) for row in rows]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from statistics import median, quantiles
 from typing import Any
@@ -14,10 +14,10 @@ import attrs
 
 from benchmarks.measure import Cost
 
-__all__ = ["Row", "compare", "machine", "table"]
+__all__ = ["Row", "combine", "compare", "machine", "table"]
 
-_HEADINGS = ("case", "what", "wall", "x wall", "quartiles", "CPU", "x CPU", "requests", "goal", "note")
-_NUMBERS = frozenset({"wall", "x wall", "quartiles", "CPU", "x CPU", "requests"})
+_HEADINGS = ("case", "what", "wall", "x wall", "spread", "CPU", "x CPU", "requests", "goal", "note")
+_NUMBERS = frozenset({"wall", "x wall", "spread", "CPU", "x CPU", "requests"})
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
@@ -29,8 +29,8 @@ class Row:
     what: str
     wall: float
     wall_ratio: float
-    quartiles: tuple[float, float]
-    """Lower and upper quartile of `wall_ratio`."""
+    spread: tuple[float, float]
+    """Lower and upper quartile of `wall_ratio` in one process; the lowest and the highest of several processes."""
     cpu: float
     cpu_ratio: float
     requests: float | None
@@ -59,7 +59,7 @@ def compare(
                 what=what,
                 wall=median(cost.wall for cost in own),
                 wall_ratio=median(wall),
-                quartiles=(low, high),
+                spread=(low, high),
                 cpu=median(cost.cpu for cost in own),
                 cpu_ratio=median(cpu) if cpu else float("nan"),
                 requests=None if own[0].requests is None else median(cost.requests or 0.0 for cost in own),
@@ -68,6 +68,18 @@ def compare(
             )
         )
     return rows
+
+
+def combine(runs: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return the row of the median process for each row of runs of the same cases, with the spread of its ratio."""
+    combined: list[Row] = []
+    for rows in zip(*runs, strict=True):
+        ordered = sorted(rows, key=lambda row: (isnan(row.wall_ratio), row.wall_ratio))
+        ratios = [row.wall_ratio for row in ordered]
+        middle = ordered[len(ordered) // 2]
+        cpu_ratio = median(row.cpu_ratio for row in rows)
+        combined.append(attrs.evolve(middle, spread=(ratios[0], ratios[-1]), cpu_ratio=cpu_ratio))
+    return combined
 
 
 def machine() -> dict[str, Any]:
@@ -103,7 +115,7 @@ def table(rows: Iterable[Row]) -> str:
     """Return a Markdown table."""
     lines = [_line(_HEADINGS), _line("--:" if name in _NUMBERS else "---" for name in _HEADINGS)]
     for row in rows:
-        low, high = row.quartiles
+        low, high = row.spread
         cells = (
             row.case,
             row.what,

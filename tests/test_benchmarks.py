@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_benchmark_case_prints_a_table():
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_benchmark_case_prints_a_table(processes: str):
     process = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--only", "decode"],
+        [sys.executable, "-m", "benchmarks", "--quick", "--only", "decode", "--processes", processes],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
