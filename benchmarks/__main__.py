@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -30,10 +31,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
+    rows: list[Row] = []
     if arguments.processes > 1:
         rows = combine([_run_process(arguments) for _ in range(arguments.processes)])
     else:
-        rows = []
         for name in arguments.only or CASES:
             print(f"{name} ...", file=sys.stderr)
             rows += CASES[name](QUICK if arguments.quick else FULL)
@@ -53,8 +54,10 @@ def _run_process(arguments: argparse.Namespace) -> list[Row]:
         file = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks", *options, "--json", str(file)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        rows = json.loads(file.read_text("utf-8"))["rows"]
-    return [Row(**{**row, "spread": tuple(row["spread"])}) for row in rows]
+        rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["rows"]
+    for row in rows:
+        row["spread"] = tuple(row["spread"])
+    return [Row(**row) for row in rows]
 
 
 if __name__ == "__main__":
