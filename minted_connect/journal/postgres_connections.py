@@ -109,17 +109,23 @@ class _LoopPool:
     is_closed: bool = False
 
     async def take(self, patience: float) -> _PooledConnection | None:
-        """Return an idle connection that may be used, or None. Close all others that were tried.
+        """Return an idle connection that may be used, or None.
+
+        If one may not be used, close all: the others most likely ended with it, and to try each may take too long.
 
         Args:
-            patience: Maximum of seconds to wait for the server, for each connection.
+            patience: Maximum of seconds to wait for the server.
         """
-        while self.idle:
-            pooled = self.idle.pop()
-            if await pooled.is_usable(patience):
-                return pooled
-            pooled.close()
-        return None
+        if not self.idle:
+            return None
+        pooled, is_usable = self.idle.pop(), False
+        try:
+            is_usable = await pooled.is_usable(patience)
+        finally:
+            if not is_usable:
+                pooled.close()
+                self.close_idle()
+        return pooled if is_usable else None
 
     def store(self, pooled: _PooledConnection) -> None:
         """Store a connection for the next operation, or close it if another transaction cannot use it."""
@@ -147,6 +153,10 @@ class _LoopPool:
         self.is_closed = True
         if self.timer is not None:
             self.timer.cancel()
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the idle connections."""
         while self.idle:
             self.idle.pop().close()
 

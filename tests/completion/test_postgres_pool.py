@@ -155,6 +155,17 @@ async def test_connection_lost_without_a_trace_is_replaced(database: Database, m
         await asyncio.wait([task for task in accepted if task is not None])
 
 
+async def test_connection_is_replaced_after_its_lifetime(
+    database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.pending()
+    before = sessions(database)
+    monkeypatch.setattr(postgres_connections, "_MAX_LIFETIME", 0.0)
+    await journal.pending()
+    await wait_until(lambda: len(sessions(database)) == 1)
+    assert sessions(database) != before
+
+
 async def test_waiting_for_a_connection_counts_into_patience(database: Database) -> None:
     journal, other = PostgresJournal(database.url, pool_size=1, patience=0.5), database.connect()
     await journal.pending()
