@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
+    # The cases that start interpreters would compile the package each time.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     rows: list[Row] = []
     if arguments.processes > 1:
         rows = combine([_run_process(arguments) for _ in range(arguments.processes)])
