@@ -131,9 +131,9 @@ if TYPE_CHECKING:
         Shipping,
         ShippingAddress,
         UnreadableRow,
-        to_dict,
     )
     from minted_connect.secret import Credentials, Secret
+    from minted_connect.serialization import from_dict, from_json, to_dict, to_json
 
 _NAMES = {
     "minted_connect.blocking": "BlockingRateFeed BlockingReconciler BlockingSubscription MintedConnect",
@@ -167,9 +167,10 @@ _NAMES = {
         "AccountType BaseCurrency Basket BasketKey Category Completion CreationStatus Customer CustomerWallet "
         "Delivery Gender Holding Intent IntentPage IntentState Invoice InvoiceItem LineItem MetalType Order "
         "OrderChange OrderKind OrderProgress OrderStatus Page Payment PriceFix PricePart Product Rate RatePoint "
-        "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow to_dict"
+        "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow"
     ),
     "minted_connect.secret": "Credentials Secret",
+    "minted_connect.serialization": "from_dict from_json to_dict to_json",
 }
 """The public names of each module that has any."""
 
@@ -293,11 +294,14 @@ __all__ = [
     "UnreadableRow",
     "ValidationFailed",
     "__version__",
+    "from_dict",
+    "from_json",
     "intent_of",
     "ohlc",
     "record",
     "to_arrow",
     "to_dict",
+    "to_json",
     "to_pandas",
     "to_polars",
 ]
