@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Timeouts,
     )
     from minted_connect.core.response import Response
+    from minted_connect.dataframes import to_arrow, to_pandas, to_polars
     from minted_connect.errors import (
         AlreadyInFlight,
         APIError,
@@ -84,7 +85,6 @@ if TYPE_CHECKING:
         ohlc,
         record,
     )
-    from minted_connect.feed.dataframes import to_arrow, to_pandas, to_polars
     from minted_connect.feed.sinks.parquet import ParquetSink
     from minted_connect.feed.sinks.sqlite import SqliteSink
     from minted_connect.hooks import Attempt
@@ -154,7 +154,7 @@ _NAMES = {
         "ServerError SinkError TLSFailed TransportError UnexpectedRedirect ValidationFailed"
     ),
     "minted_connect.feed": "Candle CsvSink Fleet JsonLinesSink RateFeed Sink Subscription Tick ohlc record",
-    "minted_connect.feed.dataframes": "to_arrow to_pandas to_polars",
+    "minted_connect.dataframes": "to_arrow to_pandas to_polars",
     "minted_connect.feed.sinks.parquet": "ParquetSink",
     "minted_connect.feed.sinks.sqlite": "SqliteSink",
     "minted_connect.hooks": "Attempt",
