@@ -14,6 +14,7 @@ __all__ = [
     "masked",
     "masked_except_last",
     "masked_except_last_two",
+    "shorten",
     "without_personal_data",
 ]
 
@@ -42,6 +43,12 @@ _MASKS: Final = frozenset({masked, masked_except_last_two, masked_except_last})
 def is_masked(field: attrs.Attribute[Any]) -> bool:
     """Return whether the `repr` masks the value of a field."""
     return field.repr in _MASKS
+
+
+def shorten(value: object, length: int) -> str:
+    """Return a value as printable text of at most this many characters."""
+    text = "".join([char if char.isprintable() else "\ufffd" for char in str(value)])
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def without_personal_data(model: _M) -> _M:
