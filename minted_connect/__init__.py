@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Timeouts,
     )
     from minted_connect.core.response import Response
+    from minted_connect.dataframes import to_arrow, to_pandas, to_polars
     from minted_connect.errors import (
         AlreadyInFlight,
         APIError,
@@ -84,7 +85,6 @@ if TYPE_CHECKING:
         ohlc,
         record,
     )
-    from minted_connect.feed.dataframes import to_arrow, to_pandas, to_polars
     from minted_connect.feed.sinks.parquet import ParquetSink
     from minted_connect.feed.sinks.sqlite import SqliteSink
     from minted_connect.hooks import Attempt
@@ -131,9 +131,9 @@ if TYPE_CHECKING:
         Shipping,
         ShippingAddress,
         UnreadableRow,
-        to_dict,
     )
     from minted_connect.secret import Credentials, Secret
+    from minted_connect.serialization import from_dict, from_json, to_dict, to_json
 
 _NAMES = {
     "minted_connect.blocking": "BlockingRateFeed BlockingReconciler BlockingSubscription MintedConnect",
@@ -154,7 +154,7 @@ _NAMES = {
         "ServerError SinkError TLSFailed TransportError UnexpectedRedirect ValidationFailed"
     ),
     "minted_connect.feed": "Candle CsvSink Fleet JsonLinesSink RateFeed Sink Subscription Tick ohlc record",
-    "minted_connect.feed.dataframes": "to_arrow to_pandas to_polars",
+    "minted_connect.dataframes": "to_arrow to_pandas to_polars",
     "minted_connect.feed.sinks.parquet": "ParquetSink",
     "minted_connect.feed.sinks.sqlite": "SqliteSink",
     "minted_connect.hooks": "Attempt",
@@ -167,9 +167,10 @@ _NAMES = {
         "AccountType BaseCurrency Basket BasketKey Category Completion CreationStatus Customer CustomerWallet "
         "Delivery Gender Holding Intent IntentPage IntentState Invoice InvoiceItem LineItem MetalType Order "
         "OrderChange OrderKind OrderProgress OrderStatus Page Payment PriceFix PricePart Product Rate RatePoint "
-        "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow to_dict"
+        "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow"
     ),
     "minted_connect.secret": "Credentials Secret",
+    "minted_connect.serialization": "from_dict from_json to_dict to_json",
 }
 """The public names of each module that has any."""
 
@@ -293,11 +294,14 @@ __all__ = [
     "UnreadableRow",
     "ValidationFailed",
     "__version__",
+    "from_dict",
+    "from_json",
     "intent_of",
     "ohlc",
     "record",
     "to_arrow",
     "to_dict",
+    "to_json",
     "to_pandas",
     "to_polars",
 ]

@@ -28,8 +28,8 @@ from minted_connect.models import (
     PriceFix,
     Receipt,
     Shipping,
-    to_dict,
 )
+from minted_connect.serialization import to_dict
 from tests.support.strategies import SAMPLES
 
 CLASSES = [value for value in vars(models).values() if inspect.isclass(value) and attrs.has(value)]

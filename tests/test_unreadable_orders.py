@@ -12,10 +12,11 @@ from minted_connect import InvalidInput, NotFound, Order, Page, ProtocolError, R
 from minted_connect.completion.order_match import identifiers
 from minted_connect.core.converter import structure, unstructure
 from minted_connect.models import Completion, IntentState
-from minted_connect.models.masking import to_dict, without_personal_data
+from minted_connect.models.masking import without_personal_data
 from minted_connect.request_info import Effect
 from minted_connect.resources.order_tracking import OrderRef
 from minted_connect.resources.orders import AsyncOrders
+from minted_connect.serialization import to_dict
 from tests.completion.fakes import CUSTOMER, FakeApiClient, intent_of, order_json, order_of, page_json
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,8 @@ from typing import Final
 
 from minted_connect.cli.files import format_csv, write_atomically
 from minted_connect.core.extras import import_extra
+from minted_connect.dataframes import POINTS, to_arrow
 from minted_connect.errors import ConfigurationError, InvalidInput
-from minted_connect.feed.dataframes import POINTS, to_arrow
 from minted_connect.feed.schema import as_text
 from minted_connect.models import RatePoint
 

@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from minted_connect.cli.process import NullStderr, discard_output, escape_unencodable
-from minted_connect.models import Deal, to_dict
+from minted_connect.models import Deal
+from minted_connect.serialization import to_dict
 
 __all__ = ["Output", "build_table", "format_cell", "to_jsonable"]
 

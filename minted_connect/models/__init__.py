@@ -8,7 +8,7 @@ JSON object as received in `raw`.
 
 import attrs
 
-from minted_connect.models import introspection
+from minted_connect.models import introspection, pydantic_schema
 from minted_connect.models.basket import Basket, BasketKey, PriceFix
 from minted_connect.models.customer import AccountType, Customer, CustomerWallet, Gender
 from minted_connect.models.deal import (
@@ -23,7 +23,6 @@ from minted_connect.models.deal import (
     ShippingAddress,
 )
 from minted_connect.models.intent import Intent, IntentPage, IntentState, Refusal
-from minted_connect.models.masking import to_dict
 from minted_connect.models.order import (
     Completion,
     Invoice,
@@ -79,9 +78,9 @@ __all__ = [
     "Shipping",
     "ShippingAddress",
     "UnreadableRow",
-    "to_dict",
 ]
 
 for _name in __all__:
     if attrs.has(globals()[_name]):
         introspection.make_introspectable(globals()[_name])
+        pydantic_schema.add_pydantic_schema(globals()[_name])

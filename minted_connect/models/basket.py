@@ -62,7 +62,7 @@ class PriceFix:
         return type(self), (self.remaining, self.next_update, self.updated, self.token)
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, repr=False)
 class Basket(Deal):
     """An open basket. Every change returns a new `Basket`.
 

@@ -12,7 +12,7 @@ import attrs
 
 from minted_connect.models.customer import Customer
 from minted_connect.models.json_types import DIGITS
-from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two
+from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two, shorten
 
 __all__ = [
     "CreationStatus",
@@ -146,7 +146,7 @@ class Delivery:
     estimated_arrival_date: date | None = None
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, repr=False)
 class Deal:
     """Base class of `Basket` and `Order`.
 
@@ -229,6 +229,18 @@ class Deal:
     """Item currency (`Dirham Gold`)."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The JSON object as received, unknown keys included."""
+
+    def __repr__(self) -> str:
+        number = len(self.items)
+        parts = (self.kind or self.type, self.status, f"{number} line{'' if number == 1 else 's'}", self.paid_total)
+        kind, status, lines, total = (shorten(part, 24) for part in parts)
+        currency, time = shorten(self.currency_code, 8), self.order_at.isoformat(" ", "minutes")
+        return f"<{type(self).__name__} {self.id} {kind}: {status}, {lines}, {total} {currency}, {time}>"
+
+    def _repr_html_(self) -> str:
+        from minted_connect.html import deal_to_html  # noqa: PLC0415
+
+        return deal_to_html(self)
 
     @property
     def status(self) -> OrderStatus | str:

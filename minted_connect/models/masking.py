@@ -8,54 +8,47 @@ from typing import Any, Final, TypeVar, cast
 
 import attrs
 
-__all__ = ["masked", "masked_except_last", "masked_except_last_two", "to_dict", "without_personal_data"]
+__all__ = [
+    "STARS",
+    "is_masked",
+    "masked",
+    "masked_except_last",
+    "masked_except_last_two",
+    "shorten",
+    "without_personal_data",
+]
 
 _M = TypeVar("_M", bound=attrs.AttrsInstance)
-_STARS: Final = "***"
+STARS: Final = "***"
 
 
 def masked(value: object) -> str:
     """Mask the whole value. None and the empty string are shown."""
-    return repr(value) if value is None or value == "" else repr(_STARS)
+    return repr(value) if value is None or value == "" else repr(STARS)
 
 
 def masked_except_last_two(value: object) -> str:
     """Mask all but the last two characters of an identity or tax number, or all if it has at most four."""
-    return repr(f"{_STARS}{value[-2:]}") if isinstance(value, str) and len(value) > 4 else masked(value)  # noqa: PLR2004
+    return repr(f"{STARS}{value[-2:]}") if isinstance(value, str) and len(value) > 4 else masked(value)  # noqa: PLR2004
 
 
 def masked_except_last(value: object) -> str:
     """Mask all but the last four characters of a token or id, or all if it has at most twelve."""
-    return repr(f"{_STARS}{value[-4:]}") if isinstance(value, str) and len(value) > 12 else masked(value)  # noqa: PLR2004
+    return repr(f"{STARS}{value[-4:]}") if isinstance(value, str) and len(value) > 12 else masked(value)  # noqa: PLR2004
 
 
 _MASKS: Final = frozenset({masked, masked_except_last_two, masked_except_last})
 
 
-def to_dict(model: attrs.AttrsInstance, *, redact: bool = False) -> dict[str, Any]:
-    """Convert a model to nested dicts, keyed by attribute name.
-
-    Attributes that are not compared by `==` are left out: `raw`, and the send time and clock of a price lock.
-
-    Args:
-        model: Any model of this package.
-        redact: Replace values that the `repr` masks by `***`.
-    """
-    return {
-        field.name: _plain(getattr(model, field.name), redact, is_masked=field.repr in _MASKS)
-        for field in attrs.fields(type(model))
-        if field.eq
-    }
+def is_masked(field: attrs.Attribute[Any]) -> bool:
+    """Return whether the `repr` masks the value of a field."""
+    return field.repr in _MASKS
 
 
-def _plain(value: Any, redact: bool, *, is_masked: bool) -> Any:
-    if redact and is_masked:
-        return value if value is None or value == "" else _STARS
-    if attrs.has(value.__class__):
-        return to_dict(value, redact=redact)
-    if isinstance(value, tuple | list):
-        return [_plain(item, redact, is_masked=False) for item in cast("tuple[Any, ...]", value)]
-    return value
+def shorten(value: object, length: int) -> str:
+    """Return a value as printable text of at most this many characters."""
+    text = "".join([char if char.isprintable() else "\ufffd" for char in str(value)])
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def without_personal_data(model: _M) -> _M:
@@ -69,8 +62,8 @@ def without_personal_data(model: _M) -> _M:
         if not field.eq:
             default: Any = field.default
             value = default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
-        elif field.repr in _MASKS:
-            value = _STARS if isinstance(value, str) and value else (value if value == "" else None)
+        elif is_masked(field):
+            value = STARS if isinstance(value, str) and value else (value if value == "" else None)
         else:
             value = _without_personal_data(value)
         object.__setattr__(copied, field.name, value)

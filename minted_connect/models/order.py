@@ -19,7 +19,7 @@ from minted_connect.models.order_status import is_failing
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, repr=False)
 class Order(Deal):
     """A completed basket.
 
@@ -199,6 +199,11 @@ class Completion:
     """Differences between the order and what was agreed to, in words."""
     replayed: bool = False
     """Whether the reference had been completed before, so that this call sent no completion."""
+
+    def _repr_html_(self) -> str:
+        from minted_connect.html import completion_to_html  # noqa: PLC0415
+
+        return completion_to_html(self)
 
     @property
     def order_id(self) -> int | None:

@@ -42,7 +42,7 @@ class UnreadableRow:
         return customer_id_of(self.raw)
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, repr=False)
 class Page(Generic[T]):
     """One page of a list. Iterating over it yields the rows that can be read.
 
@@ -69,6 +69,16 @@ class Page(Generic[T]):
     def has_next(self) -> bool:
         """Whether another page follows this one."""
         return self.current_page < self.last_page
+
+    def __repr__(self) -> str:
+        unreadable = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        pages = f"page {self.current_page} of {self.last_page}"
+        return f"<{type(self).__name__}: {len(self.items)} of {self.total} rows, {pages}{unreadable}>"
+
+    def _repr_html_(self) -> str:
+        from minted_connect.html import page_to_html  # noqa: PLC0415
+
+        return page_to_html(self)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)

@@ -39,6 +39,11 @@ class Rate:
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The JSON object as received, unknown keys included."""
 
+    def _repr_html_(self) -> str:
+        from minted_connect.html import rows_to_html  # noqa: PLC0415
+
+        return rows_to_html([self])
+
 
 @attrs.frozen(slots=False)
 class RatePoint:

@@ -381,7 +381,7 @@ class TestMoney:
     )
     @settings(max_examples=150, deadline=None)
     def test_parquet_amount_is_stored_exactly_or_rejected(self, places, digits, sign, shift):
-        from minted_connect.feed.dataframes import check_money, make_table
+        from minted_connect.dataframes import check_money, make_table
 
         value = Decimal(f"{sign}{digits}E{shift - places}")
         row = dict.fromkeys(NAMES) | {"spot": value}

@@ -29,6 +29,11 @@ IMPORTS = {
         from fastapi import FastAPI, Request
         from minted_connect import AsyncMintedConnect
     """,
+    "statuses": """
+        from fastapi import FastAPI, Request
+        from fastapi.responses import JSONResponse
+        from minted_connect import *
+    """,
     "aiohttp": """
         from aiohttp import web
         from minted_connect import AsyncMintedConnect

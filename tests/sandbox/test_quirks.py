@@ -12,8 +12,8 @@ import attrs
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect, Options, OutcomeUnknown, ValidationFailed
-from minted_connect.models import to_dict
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
+from minted_connect.serialization import to_dict
 from tests.support.operations import CALLS, prepare_data
 from tests.support.options import fresh_reads
 

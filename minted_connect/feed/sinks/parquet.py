@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from minted_connect import validation
 from minted_connect.core.fsync import sync_directory
+from minted_connect.dataframes import check_money, import_arrow, make_table
 from minted_connect.errors import SinkError
-from minted_connect.feed.dataframes import check_money, import_arrow, make_table
 from minted_connect.feed.schema import NAMES, RowId, as_text, from_text, to_rows
 from minted_connect.feed.sinks.base import LastRow, Sink, as_path, check_patience, translate_os_errors
 from minted_connect.feed.sinks.lines import JsonLinesSink

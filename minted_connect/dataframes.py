@@ -1,22 +1,24 @@
-"""Converts ticks, points of Rate History and candles to tables of Arrow, polars and pandas (extra `dataframe`)."""
+"""Converts models, ticks and candles to tables of Arrow, polars and pandas (extra `dataframe`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from minted_connect.core.extras import import_extra
 from minted_connect.errors import InvalidInput
 from minted_connect.feed.candles import Candle
 from minted_connect.feed.schema import COLUMNS, Column, ColumnType, to_rows
 from minted_connect.feed.tick import Tick
+from minted_connect.model_columns import LINES, MODELS, explode
+from minted_connect.models.deal import Deal
 from minted_connect.models.rate import RatePoint
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["POINTS", "check_money", "import_arrow", "make_table", "to_arrow", "to_pandas", "to_polars"]
+__all__ = ["POINTS", "Decimals", "check_money", "import_arrow", "make_table", "to_arrow", "to_pandas", "to_polars"]
 
 _SCALE: Final = 18
 _PRECISION: Final = 38
@@ -46,48 +48,74 @@ _CANDLES: Final[Sequence[Column]] = (
     Column("close", ColumnType.MONEY, lambda candle: candle.close),
     Column("count", ColumnType.WHOLE, lambda candle: candle.count),
 )
-_BY_CLASS: Final[Mapping[type, Sequence[Column]]] = {Tick: COLUMNS, RatePoint: POINTS, Candle: _CANDLES}
+_BY_CLASS: Final[Mapping[type, Sequence[Column]]] = {Tick: COLUMNS, RatePoint: POINTS, Candle: _CANDLES, **MODELS}
+
+Decimals = Literal["exact", "float"]
 
 
-def to_arrow(rows: Iterable[Tick] | Iterable[RatePoint] | Iterable[Candle]) -> Any:
-    """Convert ticks, points of Rate History or candles to an Arrow table.
+def to_arrow(
+    rows: Iterable[Any], *, lines: bool = False, decimals: Decimals = "exact", of: type[Any] | None = None
+) -> Any:
+    """Convert orders, baskets, products, holdings, rates, points of Rate History, ticks or candles to an Arrow table.
 
-    Money is `decimal128(38, 18)`, times are timestamps in microseconds and UTC, gaps are seconds. Without rows, the
-    table has the columns of ticks.
+    Money, weights (g) and percentages are `decimal128(38, 18)`, times are timestamps in microseconds and UTC, gaps are
+    seconds. The columns have the names of the attributes. There is no personal data except the id of the customer.
+
+    Args:
+        rows: The models, all of one kind: a list, or a `Page`.
+        lines: One row for each line of the orders or baskets, without the totals of the order.
+        decimals: `"float"` converts money to floats, for charts and statistics, never for accounts.
+        of: The class of the rows, for the columns of an empty list; by default those of ticks.
 
     Raises:
-        InvalidInput: if the rows are of another type or of several types, or an amount does not fit exactly.
+        InvalidInput: if the rows are of another type or of several types, if `lines` is used for rows without lines,
+            or if an amount does not fit exactly.
         ConfigurationError: if pyarrow is not installed (`pip install "minted-connect[dataframe]"`).
     """
+    if decimals not in ("exact", "float"):
+        raise InvalidInput.of("decimals", "must be 'exact' or 'float'")
     objects: list[Any] = [*rows]
-    class_: type[object] = cast("type[object]", type(objects[0])) if objects else Tick
+    class_ = cast("type[Any]", type(objects[0]) if objects else (of or Tick))
     columns = _BY_CLASS.get(class_)
     if columns is None or not all(isinstance(each, class_) for each in objects):
-        raise InvalidInput.of("rows", "must be ticks, rate points or candles, all of one kind")
-    return make_table(to_rows(objects, columns), columns)
+        rule = f"must be one of {', '.join(sorted(each.__name__ for each in _BY_CLASS))}, and the same for all rows"
+        raise InvalidInput.of("rows" if objects else "of", rule)
+    if lines:
+        if not issubclass(class_, Deal):
+            raise InvalidInput.of("lines", "must not be used: only orders and baskets have lines")
+        objects, columns = [*explode(objects)], LINES
+    return make_table(to_rows(objects, columns), columns, decimals)
 
 
-def to_polars(rows: Iterable[Tick] | Iterable[RatePoint] | Iterable[Candle]) -> pl.DataFrame:
-    """Convert ticks, points of Rate History or candles to a polars data frame with the types of `to_arrow`.
+def to_polars(
+    rows: Iterable[Any], *, lines: bool = False, decimals: Decimals = "exact", of: type[Any] | None = None
+) -> pl.DataFrame:
+    """Convert models, ticks or candles to a polars data frame. Rows, types and arguments are those of `to_arrow`.
 
     Raises:
         InvalidInput: as in `to_arrow`.
         ConfigurationError: if polars or pyarrow is not installed (`pip install "minted-connect[dataframe]"`).
     """
-    table = to_arrow(rows)
+    table = to_arrow(rows, lines=lines, decimals=decimals, of=of)
     frame: pl.DataFrame = _import("polars").from_arrow(table)
     return frame
 
 
-def to_pandas(rows: Iterable[Tick] | Iterable[RatePoint] | Iterable[Candle]) -> Any:
-    """Convert ticks, points of Rate History or candles to a pandas data frame with the Arrow types of `to_arrow`.
+def to_pandas(
+    rows: Iterable[Any], *, lines: bool = False, decimals: Decimals = "exact", of: type[Any] | None = None
+) -> Any:
+    """Convert models, ticks or candles to a pandas data frame. Rows and arguments are those of `to_arrow`.
+
+    The types are those of Arrow; with `decimals="float"`, they are those of numpy, which `.plot()` and `.pct_change()`
+    need.
 
     Raises:
         InvalidInput: as in `to_arrow`.
         ConfigurationError: if pandas or pyarrow is not installed (`pip install "minted-connect[dataframe]"`).
     """
-    table = to_arrow(rows)
-    return table.to_pandas(types_mapper=_import("pandas").ArrowDtype)
+    table = to_arrow(rows, lines=lines, decimals=decimals, of=of)
+    pandas = _import("pandas")
+    return table.to_pandas(types_mapper=pandas.ArrowDtype if decimals == "exact" else None)
 
 
 def import_arrow(submodule: str = "") -> Any:
@@ -103,7 +131,9 @@ def _import(name: str) -> Any:
     return import_extra(name, "dataframe", f"{name.partition('.')[0]} is not installed")
 
 
-def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLUMNS) -> Any:
+def make_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLUMNS, decimals: Decimals = "exact"
+) -> Any:
     """Convert rows of Python values to an Arrow table.
 
     Raises:
@@ -115,18 +145,24 @@ def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = CO
         ColumnType.TIME: pa.timestamp("us", tz="UTC"),
         ColumnType.WHOLE: pa.int64(),
         ColumnType.TEXT: pa.string(),
-        ColumnType.MONEY: pa.decimal128(_PRECISION, _SCALE),
+        ColumnType.MONEY: pa.decimal128(_PRECISION, _SCALE) if decimals == "exact" else pa.float64(),
         ColumnType.SECONDS: pa.float64(),
         ColumnType.FLAG: pa.bool_(),
     }
-    check_money(rows, columns)
+    convert = _normalize if decimals == "exact" else _to_float
+    if decimals == "exact":
+        check_money(rows, columns)
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
-    return pa.table({column.name: [_normalize(row[column.name]) for row in rows] for column in columns}, schema=schema)
+    return pa.table({column.name: [convert(row[column.name]) for row in rows] for column in columns}, schema=schema)
 
 
 def _normalize(value: Any) -> Any:
     # Arrow counts the digits as written: 0E+21 would not fit, nor would fifty zeros after the point.
     return Decimal(format(value.normalize(_EXACT), "f")) if isinstance(value, Decimal) else value
+
+
+def _to_float(value: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def check_money(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLUMNS) -> None:
