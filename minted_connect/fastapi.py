@@ -6,17 +6,20 @@ Routes that name a model as their return type need nothing from here: pydantic k
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minted_connect.core.extras import import_extra
 from minted_connect.serialization import to_json
 
 __all__ = ["MintedJSONResponse"]
 
-_responses = import_extra("starlette.responses", "fastapi", "starlette is not installed")
+if TYPE_CHECKING:
+    from starlette.responses import Response
+else:
+    Response = import_extra("starlette.responses", "fastapi", "starlette is not installed").Response
 
 
-class MintedJSONResponse(_responses.Response):  # type: ignore[misc,name-defined]
+class MintedJSONResponse(Response):
     """A JSON response with models, or with lists and mappings of models: money is text, and times are ISO 8601.
 
     Return it from the route: `return MintedJSONResponse({"order": order})`. As a `response_class` it would get values
