@@ -245,6 +245,9 @@ class AsyncMintedConnect:
         deadline: float | None = None,
         language: str | None = None,
         client_id: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return a sibling with other settings, which shares connections, digest state and retry budget.
 
@@ -257,19 +260,24 @@ class AsyncMintedConnect:
                 purchase, or a change that is read back, takes several requests.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
+            extra_headers: Headers to add to every request except completions. Refused are headers that authenticate,
+                that belong to the connection or to the body, and that the library sends itself.
+            extra_query: Query parameters to add likewise, as strings; they are percent-encoded here.
+            extra_body: Fields to add to the JSON object of every request; an operation without one is refused.
 
         Raises:
-            ConfigurationError: if an argument is not valid.
+            ConfigurationError: if an argument is not valid. A client with extra headers, query or body completes and
+                reconciles nothing.
         """
-        _check_settings(timeouts, retry, None)
-        now = self._api.settings
-        settings = attrs.evolve(
-            now,
-            timeouts=timeouts or now.timeouts,
-            retry=retry or now.retry,
-            deadline=now.deadline if deadline is None else deadline,
-            language=now.language if language is None else language,
-            client_id=now.client_id if client_id is None else client_id,
+        settings = self._api.settings.changed(
+            timeouts=timeouts,
+            retry=retry,
+            deadline=deadline,
+            language=language,
+            client_id=client_id,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
         )
         sibling = object.__new__(type(self))
         api = self._api.with_settings(settings)

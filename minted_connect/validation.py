@@ -19,6 +19,7 @@ from minted_connect.request_info import AMBIGUOUS_STATUSES
 
 __all__ = [
     "CURRENCY",
+    "HEADER_NAME",
     "MAX_REFERENCE",
     "Validator",
     "as_list",
@@ -61,7 +62,8 @@ CURRENCY: Final = re.compile("[A-Z]{3}")
 """The code of a currency."""
 MAX_REFERENCE: Final = 200
 """Maximum number of characters of a reference."""
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""The name of a header: a token (RFC 9110 section 5.6.2)."""
 
 Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
 """A validator of an attrs field."""
@@ -176,7 +178,7 @@ def validate_header_value(instance: object, attribute: attrs.Attribute[Any], val
 
 def validate_header_name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Accept the name of a header, or None."""
-    if value is not None and not (isinstance(value, str) and _HEADER_NAME.fullmatch(value)):
+    if value is not None and not (isinstance(value, str) and HEADER_NAME.fullmatch(value)):
         name = _field_name(instance, attribute)
         raise ConfigurationError(f"{name}: must be the name of a header (RFC 9110 section 5.1)")
 

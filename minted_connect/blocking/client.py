@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import attrs
 
@@ -308,6 +308,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         deadline: float | None = None,
         language: str | None = None,
         client_id: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return a client with other settings that shares thread, connections, digest state and retry budget.
 
@@ -320,12 +323,24 @@ class MintedConnect(Facade[AsyncMintedConnect]):
                 purchase sends several requests, and so does a change that is read back.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
+            extra_headers: Headers to add to every request except completions. Refused are headers that authenticate,
+                that belong to the connection or to the body, and that the library sends itself.
+            extra_query: Query parameters to add likewise, as strings; they are percent-encoded here.
+            extra_body: Fields to add to the JSON object of every request; an operation without one is refused.
 
         Raises:
-            ConfigurationError: if an argument is invalid.
+            ConfigurationError: if an argument is invalid. A client with extra headers, query or body completes and
+                reconciles nothing.
         """
         inner = self._inner.with_options(
-            timeouts=timeouts, retry=retry, deadline=deadline, language=language, client_id=client_id
+            timeouts=timeouts,
+            retry=retry,
+            deadline=deadline,
+            language=language,
+            client_id=client_id,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
         )
         client = object.__new__(type(self))
         client._assemble(inner, self._loop_thread, self._server)

@@ -93,6 +93,7 @@ class ApiClient:
         self._change_limit = change_limit
         self.clock: Clock = settings.options.clock
         self._user_agent = user_agent
+        self._extra_fields = settings.extra_fields
         self._headers = {
             "Accept": "application/json",
             "Accept-Language": settings.language,
@@ -183,6 +184,16 @@ class ApiClient:
         """
         if self.settings.options.read_only:
             raise ConfigurationError(f"Options.read_only: is set, so {operation} is refused: nothing was sent")
+
+    def check_may_complete(self, operation: str) -> None:
+        """Check that this client adds nothing to requests, before a completion or its reconciliation.
+
+        Raises:
+            ConfigurationError: if it does.
+        """
+        if self._extra_fields is not None:
+            text = "are not added to completions and their reconciliation: use a client without them; nothing was sent"
+            raise ConfigurationError(f"extra_headers, extra_query, extra_body ({operation}): {text}")
 
     async def send(
         self,
@@ -325,6 +336,10 @@ class ApiClient:
         """
         if request.effect is not Effect.READ:
             self.check_may_change(request.operation.name)
+        if self._extra_fields is not None:
+            if request.effect is Effect.COMPLETE:
+                self.check_may_complete(request.operation.name)
+            request = self._extra_fields.added_to(request, is_read_back=self._pool is PoolKind.RECOVERY)
         prepared = self.prepare(request, bypass_limits=bypass_limits)
         progress = progress or RequestProgress()
         changes = None if request.effect in {Effect.READ, Effect.COMPLETE} else self._change_limit

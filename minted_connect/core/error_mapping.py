@@ -113,6 +113,7 @@ def _sent_texts(request: Request) -> Iterator[str]:
     for value in (*request.params, *(value for _, value in request.query)):
         yield str(value)
         yield quote(str(value), safe="")
+    yield from (request.headers or {}).values()
     yield from _strings(request.body)
 
 

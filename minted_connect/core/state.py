@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import attrs
 
 from minted_connect.clock import ElapsedTime
 from minted_connect.config import Options, RetryPolicy, Timeouts
+from minted_connect.core.extra_fields import ExtraFields, add_extra_fields
 from minted_connect.core.locks import KeyedLocks
 from minted_connect.core.request import check_paths
 from minted_connect.core.server_stats import ServerStats
 from minted_connect.core.throttle import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ConfigurationError
-from minted_connect.validation import check_header, is_seconds
+from minted_connect.validation import check_header, check_type, is_seconds
 
 __all__ = ["ClientSettings", "ClientState", "LagSource"]
 
@@ -39,11 +40,39 @@ class ClientSettings:
     client_id: str = attrs.field(default="web", validator=_header)
     language: str = attrs.field(default="tr", validator=_header)
     options: Options = attrs.field(factory=Options)
+    extra_fields: ExtraFields | None = None
+    """Additions to every request except completions."""
 
     def __attrs_post_init__(self) -> None:
         check_paths(self.options.paths)
         if self.deadline is not None and not is_seconds(self.deadline):
             raise ConfigurationError("deadline: must be seconds above 0, and finite")
+
+    def changed(
+        self,
+        *,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> ClientSettings:
+        """Return these settings with other values; None leaves a value as it is.
+
+        Args:
+            extra_headers: Replaces the headers of `extra_fields`.
+            extra_query: Replaces its query parameters.
+            extra_body: Replaces its fields of the body.
+            changes: The new values of other settings.
+
+        Raises:
+            ConfigurationError: if a value is not valid.
+        """
+        for name, kind in (("timeouts", Timeouts), ("retry", RetryPolicy)):
+            check_type(name, changes.get(name), kind, optional=True)
+        given = {name: value for name, value in changes.items() if value is not None}
+        header = self.options.completion.idempotency_header
+        extra = add_extra_fields(self.extra_fields, extra_headers, extra_query, extra_body, header)
+        return attrs.evolve(self, extra_fields=extra, **given)
 
 
 class LagSource(Protocol):
