@@ -133,7 +133,9 @@ if TYPE_CHECKING:
         UnreadableRow,
         to_dict,
     )
+    from minted_connect.response_info import ResponseInfo
     from minted_connect.secret import Credentials, Secret
+    from minted_connect.server_warnings import ServerWarning
 
 _NAMES = {
     "minted_connect.blocking": "BlockingRateFeed BlockingReconciler BlockingSubscription MintedConnect",
@@ -169,7 +171,9 @@ _NAMES = {
         "OrderChange OrderKind OrderProgress OrderStatus Page Payment PriceFix PricePart Product Rate RatePoint "
         "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow to_dict"
     ),
+    "minted_connect.response_info": "ResponseInfo",
     "minted_connect.secret": "Credentials Secret",
+    "minted_connect.server_warnings": "ServerWarning",
 }
 """The public names of each module that has any."""
 
@@ -272,10 +276,12 @@ __all__ = [
     "RequestInfo",
     "RequestTimeout",
     "Response",
+    "ResponseInfo",
     "ResponseTooLarge",
     "RetryPolicy",
     "Secret",
     "ServerError",
+    "ServerWarning",
     "Shipping",
     "ShippingAddress",
     "Sink",

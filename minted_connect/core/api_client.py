@@ -35,6 +35,7 @@ from minted_connect.errors import (
     ValidationFailed,
 )
 from minted_connect.models import UnreadableRow
+from minted_connect.response_info import attach_response
 
 __all__ = ["ApiClient", "ChangeLimit"]
 
@@ -97,7 +98,7 @@ class ApiClient:
         self._headers = {
             "Accept": "application/json",
             "Accept-Language": settings.language,
-            "User-Agent": settings.options.user_agent or user_agent,
+            "User-Agent": settings.options.user_agent or _to_user_agent(user_agent, settings.options.app_info),
             "api-version": API_VERSION,
             "x-client-id": settings.client_id,
         }
@@ -191,7 +192,7 @@ class ApiClient:
         Raises:
             ConfigurationError: if it does.
         """
-        if self._extra_fields is not None:
+        if self.settings.extra_fields is not None:
             text = "are not added to completions and their reconciliation: use a client without them; nothing was sent"
             raise ConfigurationError(f"extra_headers, extra_query, extra_body ({operation}): {text}")
 
@@ -307,6 +308,8 @@ class ApiClient:
             problems = mismatch.problems
         else:
             rows: tuple[UnreadableRow, ...] = getattr(model, "unreadable", ())
+            if response is not None:
+                attach_response(model, response)
             for row in rows:
                 name = "a page" if request is None else str(request.info)
                 _logger.warning("%s: a row cannot be read and is left out: %s", name, row.problem)
@@ -384,3 +387,7 @@ class ApiClient:
             PoolKind.RECOVERY if bypass_limits else pool,
             is_idempotent=operation.effect.is_idempotent,
         )
+
+
+def _to_user_agent(library: str, app_info: tuple[str, str] | None) -> str:
+    return library if app_info is None else f"{'/'.join(app_info)} {library}"

@@ -27,7 +27,7 @@ from minted_connect.errors import (
 )
 from minted_connect.secret import Secret
 
-__all__ = ["make_api_error", "read_error_document"]
+__all__ = ["make_api_error", "mask_text", "read_error_document"]
 
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     400: BadRequest,
@@ -73,7 +73,7 @@ def make_api_error(
     """
 
     def mask(text: str) -> str:
-        return redact(text, chain((secret.reveal() for secret in secrets), _sent_texts(request)))
+        return mask_text(text, request, secrets)
 
     envelope = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     # A `code` proves that the vendor itself refused, and completions rely on it. Gateways send JSON with a `code` too,
@@ -100,6 +100,11 @@ def make_api_error(
     # The texts of an envelope are shown. A page of a gateway is not, because it may hold anything.
     error.reason = (shorten(shown) if envelope else "") or _phrase(status)
     return error
+
+
+def mask_text(text: str, request: Request, secrets: Iterable[Secret]) -> str:
+    """Return a text of the server as one short line without personal data, secrets, and values of the request."""
+    return redact(text, chain((secret.reveal() for secret in secrets), _sent_texts(request)))
 
 
 def _phrase(status: int) -> str:

@@ -192,6 +192,6 @@ def _forms(name: str) -> set[str]:
 
     PHP reads `a.b`, `a b` and `a_b` as the same name, and `a[]` as the array `a`; Laravel reads `a.b` as `b` of `a`.
     """
-    lower = name.lower()
+    lower = name.lower().strip()
     first = re.split(r"[.\[]", lower, maxsplit=1)[0]
     return {lower, first, re.sub(r"[ .\[]", "_", first if "[" in lower else lower)} - {""}

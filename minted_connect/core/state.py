@@ -16,9 +16,10 @@ from minted_connect.core.server_stats import ServerStats
 from minted_connect.core.throttle import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ConfigurationError
+from minted_connect.server_warnings import ServerWarnings
 from minted_connect.validation import check_header, check_type, is_seconds
 
-__all__ = ["ClientSettings", "ClientState", "LagSource"]
+__all__ = ["ClientSettings", "ClientState", "LagSource", "check_settings"]
 
 
 def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -67,12 +68,22 @@ class ClientSettings:
         Raises:
             ConfigurationError: if a value is not valid.
         """
-        for name, kind in (("timeouts", Timeouts), ("retry", RetryPolicy)):
-            check_type(name, changes.get(name), kind, optional=True)
+        check_settings(changes.get("timeouts"), changes.get("retry"), None)
         given = {name: value for name, value in changes.items() if value is not None}
         header = self.options.completion.idempotency_header
         extra = add_extra_fields(self.extra_fields, extra_headers, extra_query, extra_body, header)
         return attrs.evolve(self, extra_fields=extra, **given)
+
+
+def check_settings(timeouts: object, retry: object, options: object) -> None:
+    """Check the types of these arguments of a client.
+
+    Raises:
+        ConfigurationError: if one of them has another type.
+    """
+    check_type("timeouts", timeouts, Timeouts, optional=True)
+    check_type("retry", retry, RetryPolicy, optional=True)
+    check_type("options", options, Options, optional=True)
 
 
 class LagSource(Protocol):
@@ -103,6 +114,7 @@ class ClientState:
         self.lag_source: LagSource | None = None
         self.on_structure: Callable[[str, Any, Any], object] | None = None
         """Called with operation name, response data and target type, before the data is converted."""
+        self.server_warnings: ServerWarnings = ServerWarnings()
         self.locks: KeyedLocks = KeyedLocks(options.clock)
         self.budget: RetryBudget = RetryBudget(settings.retry.budget)
         self.limiter: RateLimiter | None = (
