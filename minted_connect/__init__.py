@@ -133,6 +133,7 @@ if TYPE_CHECKING:
         UnreadableRow,
         to_dict,
     )
+    from minted_connect.ping import PingResult
     from minted_connect.response_info import ResponseInfo
     from minted_connect.secret import Credentials, Secret
     from minted_connect.server_warnings import ServerWarning
@@ -171,6 +172,7 @@ _NAMES = {
         "OrderChange OrderKind OrderProgress OrderStatus Page Payment PriceFix PricePart Product Rate RatePoint "
         "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow to_dict"
     ),
+    "minted_connect.ping": "PingResult",
     "minted_connect.response_info": "ResponseInfo",
     "minted_connect.secret": "Credentials Secret",
     "minted_connect.server_warnings": "ServerWarning",
@@ -254,6 +256,7 @@ __all__ = [
     "Payment",
     "PermissionDenied",
     "Phase",
+    "PingResult",
     "PoolTimeout",
     "PostgresJournal",
     "PriceChanged",

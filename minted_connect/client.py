@@ -32,6 +32,7 @@ from minted_connect.journal import hide_url, open_client_journal
 from minted_connect.journal.accounts import account_of
 from minted_connect.journal.protocol import Journal
 from minted_connect.journal.spending import check_spending_journal
+from minted_connect.ping import Ping
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncMintedConnect"]
 
 
-class AsyncMintedConnect:
+class AsyncMintedConnect(Ping):
     """The asyncio client: ``async with AsyncMintedConnect(username, password) as minted: ...``.
 
     It is asyncio only: under trio, `async with` and every call raise `ConfigurationError`.

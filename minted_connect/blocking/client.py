@@ -365,6 +365,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         return client
 
     request: Final = blocking(AsyncMintedConnect.request)
+    ping: Final = blocking(AsyncMintedConnect.ping)
 
     def close(self) -> None:
         """Close all connections and stop the thread. Calls in flight in other threads raise `ClientClosedError`.
