@@ -134,6 +134,7 @@ if TYPE_CHECKING:
         to_dict,
     )
     from minted_connect.ping import PingResult
+    from minted_connect.preloading import preload
     from minted_connect.response_info import ResponseInfo
     from minted_connect.secret import Credentials, Secret
     from minted_connect.server_warnings import ServerWarning
@@ -173,6 +174,7 @@ _NAMES = {
         "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow to_dict"
     ),
     "minted_connect.ping": "PingResult",
+    "minted_connect.preloading": "preload",
     "minted_connect.response_info": "ResponseInfo",
     "minted_connect.secret": "Credentials Secret",
     "minted_connect.server_warnings": "ServerWarning",
@@ -304,6 +306,7 @@ __all__ = [
     "__version__",
     "intent_of",
     "ohlc",
+    "preload",
     "record",
     "to_arrow",
     "to_dict",
