@@ -13,7 +13,7 @@ __all__ = ["Ping", "PingResult"]
 
 @attrs.frozen(kw_only=True)
 class PingResult:
-    """What a successful `ping` has found."""
+    """The result of a successful `ping`."""
 
     server: str
     """Origin of the server (``https://host:port``)."""

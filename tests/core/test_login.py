@@ -193,6 +193,8 @@ async def test_64_calls_share_a_failure_of_the_function(sandbox: Sandbox):
     async with AsyncMintedConnect(sandbox.username, vault.aget, base_url=sandbox.url, options=options) as minted:
         results = await asyncio.gather(*(minted.rates.current() for _ in range(64)), return_exceptions=True)
     assert all(type(result) is NotSent for result in results)
+    assert len({id(result) for result in results}) == 64
+    assert len({str(result) for result in results}) == 1
     assert vault.asked == 1
 
 

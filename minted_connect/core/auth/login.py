@@ -37,7 +37,7 @@ class Login:
         self._credentials: Credentials | None = None
         self._is_refused = False  # whether the server has refused the credentials in use
         self._asked = 0  # number of finished calls of the function
-        self._failure: MintedConnectError | None = None  # of the latest one
+        self._failure: tuple[type[MintedConnectError], str, BaseException | None] | None = None  # of the latest one
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
@@ -83,7 +83,9 @@ class Login:
         async with self._lock:
             if self._asked != asked:
                 if self._failure is not None:
-                    raise self._failure.with_traceback(None)
+                    # A new error for each call, because errors hold the request of their call.
+                    kind, text, cause = self._failure
+                    raise kind(text) from cause
                 return
             if self._digest is not known:
                 return
@@ -91,7 +93,8 @@ class Login:
             try:
                 self._use(await self._call())
             except MintedConnectError as error:
-                self._failure, self._asked = error, self._asked + 1
+                self._failure = (type(error), str(error), error.__cause__)
+                self._asked += 1
                 raise
             self._asked += 1
 
