@@ -132,8 +132,12 @@ if TYPE_CHECKING:
         ShippingAddress,
         UnreadableRow,
     )
+    from minted_connect.ping import PingResult
+    from minted_connect.preloading import preload
+    from minted_connect.response_info import ResponseInfo
     from minted_connect.secret import Credentials, Secret
     from minted_connect.serialization import from_dict, from_json, to_dict, to_json
+    from minted_connect.server_warnings import ServerWarning
 
 _NAMES = {
     "minted_connect.blocking": "BlockingRateFeed BlockingReconciler BlockingSubscription MintedConnect",
@@ -169,8 +173,12 @@ _NAMES = {
         "OrderChange OrderKind OrderProgress OrderStatus Page Payment PriceFix PricePart Product Rate RatePoint "
         "Receipt ReconcileResult Refusal Shipping ShippingAddress UnreadableRow"
     ),
+    "minted_connect.ping": "PingResult",
+    "minted_connect.preloading": "preload",
+    "minted_connect.response_info": "ResponseInfo",
     "minted_connect.secret": "Credentials Secret",
     "minted_connect.serialization": "from_dict from_json to_dict to_json",
+    "minted_connect.server_warnings": "ServerWarning",
 }
 """The public names of each module that has any."""
 
@@ -251,6 +259,7 @@ __all__ = [
     "Payment",
     "PermissionDenied",
     "Phase",
+    "PingResult",
     "PoolTimeout",
     "PostgresJournal",
     "PriceChanged",
@@ -273,10 +282,12 @@ __all__ = [
     "RequestInfo",
     "RequestTimeout",
     "Response",
+    "ResponseInfo",
     "ResponseTooLarge",
     "RetryPolicy",
     "Secret",
     "ServerError",
+    "ServerWarning",
     "Shipping",
     "ShippingAddress",
     "Sink",
@@ -298,6 +309,7 @@ __all__ = [
     "from_json",
     "intent_of",
     "ohlc",
+    "preload",
     "record",
     "to_arrow",
     "to_dict",

@@ -24,22 +24,22 @@ from minted_connect.core.event_loop import check_asyncio
 from minted_connect.core.logs import setup_logging
 from minted_connect.core.raw_request import changed_customer, make_raw_request
 from minted_connect.core.response import Response
-from minted_connect.core.state import ClientSettings, ClientState, LagSource
+from minted_connect.core.state import ClientSettings, ClientState, LagSource, check_settings
 from minted_connect.core.transport import Transport
 from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ClientClosedError, ConfigurationError
-from minted_connect.journal import POOL_SIZE, hide_url, open_journal
+from minted_connect.journal import hide_url, open_client_journal
 from minted_connect.journal.accounts import account_of
-from minted_connect.journal.paths import check_directory
 from minted_connect.journal.protocol import Journal
 from minted_connect.journal.spending import check_spending_journal
+from minted_connect.ping import Ping
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
 from minted_connect.resources.products import AsyncProducts
 from minted_connect.resources.rates import AsyncRates
 from minted_connect.resources.wallet import AsyncWallet
-from minted_connect.secret import Credentials, Secret, as_secret
+from minted_connect.secret import CredentialsFunction, Secret, as_secret, hide_password
 from minted_connect.validation import check_type
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncMintedConnect"]
 
 
-class AsyncMintedConnect:
+class AsyncMintedConnect(Ping):
     """The asyncio client: ``async with AsyncMintedConnect(username, password) as minted: ...``.
 
     It is asyncio only: under trio, `async with` and every call raise `ConfigurationError`.
@@ -58,7 +58,8 @@ class AsyncMintedConnect:
 
     Args:
         username: The partner's user name.
-        password: The partner's password.
+        password: The partner's password; or a function that returns it, or `Credentials`: `async`, or plain and then
+            called in a worker thread. It is called at the first request, and after the server refused the credentials.
         base_url: Defaults to staging; pass the production URL explicitly. Plain HTTP is allowed for localhost only.
         client_id: Sent as `x-client-id`.
         language: Sent as `Accept-Language`: the language of names and messages.
@@ -95,7 +96,7 @@ class AsyncMintedConnect:
     def __init__(
         self,
         username: str,
-        password: str | Secret,
+        password: str | Secret | CredentialsFunction,
         *,
         base_url: str = STAGING,
         client_id: str = "web",
@@ -109,10 +110,10 @@ class AsyncMintedConnect:
         options: Options | None = None,
     ) -> None:
         # Before the first statement that can fail, because tracebacks may show local variables.
-        password, journal = as_secret(password), hide_url(journal)
+        password, journal = hide_password(password), hide_url(journal)
         proxy = None if proxy is None else as_secret(proxy)
         setup_logging()
-        _check_settings(timeouts, retry, options)
+        check_settings(timeouts, retry, options)
         check_type("session", session, aiohttp.ClientSession, optional=True)
         check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
         settings = ClientSettings(
@@ -124,14 +125,15 @@ class AsyncMintedConnect:
         )
         transport = Transport(
             base_url,
-            Credentials(username, password),
+            username,
+            password,
             settings.options,
             session=session,
             ssl_context=ssl_context,
             proxy=proxy,
         )
         api = ApiClient(ClientState(transport, settings), settings, f"minted-connect/{__version__}")
-        opened = _open_journal(journal)
+        opened = open_client_journal(journal)
         check_spending_journal(settings.options.spending, opened)
         self._assemble(api, Settlement(opened, account_of(api)), None)
         self._owns = True
@@ -152,15 +154,43 @@ class AsyncMintedConnect:
         self.rates = AsyncRates(api)
 
     @classmethod
-    def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
+    def from_env(
+        cls,
+        *,
+        base_url: str | None = None,
+        client_id: str | None = None,
+        language: str | None = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        journal: Journal | str | Path | Secret | None = None,
+        session: aiohttp.ClientSession | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | Secret | None = None,
+        options: Options | None = None,
+    ) -> Self:
         """Build a client from `MINTED_CONNECT_USERNAME`, `_PASSWORD`, and, if set, `_BASE_URL` and `_JOURNAL`.
 
-        `MINTED_CONNECT_JOURNAL_ACCOUNT` sets `Options.journal_account`, unless `options` already sets it.
+        `MINTED_CONNECT_JOURNAL_ACCOUNT` sets `Options.journal_account`, unless `options` already sets it. The arguments
+        are those of the client; an argument that is not None replaces the variable or the default.
 
         Raises:
             ConfigurationError: if user name or password is missing, or a value is not valid.
         """
-        return cls(timeouts=timeouts, options=options_from_env(options), **settings_from_env())
+        journal, proxy = hide_url(journal), None if proxy is None else as_secret(proxy)
+        return cls(
+            **settings_from_env(
+                base_url=base_url,
+                client_id=client_id,
+                language=language,
+                timeouts=timeouts,
+                retry=retry,
+                journal=journal,
+                session=session,
+                ssl_context=ssl_context,
+                proxy=proxy,
+                options=options_from_env(options),
+            )
+        )
 
     @classmethod
     @asynccontextmanager
@@ -201,7 +231,7 @@ class AsyncMintedConnect:
 
         journal = hide_url(journal)
         check_asyncio()
-        _check_settings(timeouts, retry, options)
+        check_settings(timeouts, retry, options)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         async with (
@@ -245,6 +275,9 @@ class AsyncMintedConnect:
         deadline: float | None = None,
         language: str | None = None,
         client_id: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return a sibling with other settings, which shares connections, digest state and retry budget.
 
@@ -257,19 +290,23 @@ class AsyncMintedConnect:
                 purchase, or a change that is read back, takes several requests.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
+            extra_headers: Headers to add to every request; not those that authenticate, or that the library sends.
+            extra_query: Query parameters to add likewise, as strings; they are percent-encoded here.
+            extra_body: Fields to add to the JSON object of every request; an operation without one is refused.
 
         Raises:
-            ConfigurationError: if an argument is not valid.
+            ConfigurationError: if an argument is not valid. A client with extra headers, query or body completes and
+                reconciles nothing.
         """
-        _check_settings(timeouts, retry, None)
-        now = self._api.settings
-        settings = attrs.evolve(
-            now,
-            timeouts=timeouts or now.timeouts,
-            retry=retry or now.retry,
-            deadline=now.deadline if deadline is None else deadline,
-            language=now.language if language is None else language,
-            client_id=now.client_id if client_id is None else client_id,
+        settings = self._api.settings.changed(
+            timeouts=timeouts,
+            retry=retry,
+            deadline=deadline,
+            language=language,
+            client_id=client_id,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
         )
         sibling = object.__new__(type(self))
         api = self._api.with_settings(settings)
@@ -358,16 +395,3 @@ class AsyncMintedConnect:
             warnings.warn(
                 f"unclosed {self!r}: use `async with`, or await aclose()", ResourceWarning, stacklevel=2, source=self
             )
-
-
-def _check_settings(timeouts: object, retry: object, options: object) -> None:
-    check_type("timeouts", timeouts, Timeouts, optional=True)
-    check_type("retry", retry, RetryPolicy, optional=True)
-    check_type("options", options, Options, optional=True)
-
-
-def _open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
-    opened = open_journal(journal, pool_size=POOL_SIZE)
-    if isinstance(journal, str | Path):
-        check_directory(str(journal))
-    return opened

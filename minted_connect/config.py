@@ -13,6 +13,7 @@ from minted_connect.hooks import Attempt
 from minted_connect.spending import SpendingLimit
 from minted_connect.validation import (
     validate_account_name,
+    validate_app_info,
     validate_at_least,
     validate_callable,
     validate_choice,
@@ -204,6 +205,9 @@ class Options:
     """Maximum nesting of a response."""
     user_agent: str | None = attrs.field(default=None, validator=validate_header_value)
     """Value of the `User-Agent` header; None = this library and its version."""
+    app_info: tuple[str, str] | None = attrs.field(default=None, validator=validate_app_info)
+    """Name and version of the application, as in ``("shop", "2.1")``: added to the `User-Agent` header of this library,
+    each an RFC 9110 token of at most 64 characters; not together with `user_agent`."""
     random: Callable[[], float] = attrs.field(
         default=random.random, repr=False, validator=validate_callable("returns a number in [0, 1)")
     )

@@ -13,6 +13,7 @@ import attrs
 
 from minted_connect.config import Options
 from minted_connect.errors import ConfigurationError
+from minted_connect.secret import as_secret
 from minted_connect.validation import check_type
 
 __all__ = ["options_from_env", "settings_from_env"]
@@ -31,8 +32,11 @@ def options_from_env(options: Options | None) -> Options | None:
     return attrs.evolve(options or Options(), journal_account=name)
 
 
-def settings_from_env() -> dict[str, Any]:
+def settings_from_env(**given: Any) -> dict[str, Any]:
     """Return the constructor arguments that environment variables set. Empty variables count as unset.
+
+    Args:
+        given: Arguments of the caller: those that are not None take precedence over variables.
 
     Raises:
         ConfigurationError: if user name or password is not set.
@@ -42,7 +46,8 @@ def settings_from_env() -> dict[str, Any]:
         variable = f"MINTED_CONNECT_{name.upper()}"
         value = os.environ.get(variable)
         if value:
-            settings[name] = value
+            # Tracebacks may show local variables.
+            settings[name] = as_secret(value) if name == "password" else value
         elif name in {"username", "password"}:
             raise ConfigurationError(f"{variable}: is not set")
-    return settings
+    return settings | {name: value for name, value in given.items() if value is not None}

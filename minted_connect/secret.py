@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import attrs
@@ -10,7 +11,7 @@ import attrs
 from minted_connect.errors import ConfigurationError
 from minted_connect.validation import check_type
 
-__all__ = ["Credentials", "Secret", "as_secret"]
+__all__ = ["Credentials", "CredentialsFunction", "Secret", "as_secret", "check_username", "hide_password"]
 
 
 class Secret:
@@ -47,11 +48,16 @@ def as_secret(value: str | Secret) -> Secret:
     return Secret(value) if isinstance(value, str) else value
 
 
-def _validate_username(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+def check_username(value: Any) -> None:
+    """Raise ConfigurationError unless `value` can be a user name."""
     if not isinstance(value, str) or not value:
         raise ConfigurationError("username: must be a non-empty string")
     if not value.isprintable():
         raise ConfigurationError("username: must be printable, without a line break at its end or elsewhere")
+
+
+def _validate_username(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_username(value)
 
 
 def _validate_password(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -70,3 +76,13 @@ class Credentials:
 
     username: str = attrs.field(repr=False, validator=_validate_username)
     password: Secret = attrs.field(repr=False, converter=as_secret, validator=_validate_password)
+
+
+def hide_password(value: str | Secret | CredentialsFunction) -> Secret | CredentialsFunction:
+    """Wrap a password in a `Secret`. A function that returns it is returned unchanged."""
+    return Secret(value) if isinstance(value, str) else value
+
+
+CredentialsFunction = Callable[[], "str | Secret | Credentials | Awaitable[str | Secret | Credentials]"]
+"""Returns the password, or user name and password: a plain function, called in a worker thread, or a coroutine
+function."""

@@ -19,6 +19,7 @@ from minted_connect.request_info import AMBIGUOUS_STATUSES
 
 __all__ = [
     "CURRENCY",
+    "HEADER_NAME",
     "MAX_REFERENCE",
     "Validator",
     "as_list",
@@ -39,6 +40,7 @@ __all__ = [
     "text",
     "token",
     "validate_account_name",
+    "validate_app_info",
     "validate_at_least",
     "validate_callable",
     "validate_choice",
@@ -59,9 +61,12 @@ _FINAL_STATUSES: Final = frozenset(range(400, 500)) - AMBIGUOUS_STATUSES - {401}
 """Statuses that may be configured as refusals. A 401 is judged by its challenge."""
 CURRENCY: Final = re.compile("[A-Z]{3}")
 """The code of a currency."""
+_PRODUCT_PARTS: Final = 2
+_MAX_PRODUCT: Final = 64
 MAX_REFERENCE: Final = 200
 """Maximum number of characters of a reference."""
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""The name of a header: a token (RFC 9110 section 5.6.2)."""
 
 Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
 """A validator of an attrs field."""
@@ -174,9 +179,25 @@ def validate_header_value(instance: object, attribute: attrs.Attribute[Any], val
         check_header(_field_name(instance, attribute), value)
 
 
+def validate_app_info(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept name and version of an application (RFC 9110 section 10.1.5), or None."""
+    if value is None:
+        return
+    name = _field_name(instance, attribute)
+    parts = cast("tuple[object, ...]", value) if isinstance(value, tuple) else ()
+    if len(parts) != _PRODUCT_PARTS or not all(isinstance(part, str) for part in parts):
+        raise ConfigurationError(f"{name}: must be a tuple of two strings, name and version, or None")
+    for part, text in zip(("name", "version"), cast("tuple[str, str]", parts), strict=True):
+        if not HEADER_NAME.fullmatch(text) or len(text) > _MAX_PRODUCT:
+            rule = f"must be a token of 1 to {_MAX_PRODUCT} characters: ASCII letters, digits and !#$%&'*+-.^_`|~"
+            raise ConfigurationError(f"{name}: the {part} {rule}")
+    if getattr(instance, "user_agent", None) is not None:
+        raise ConfigurationError(f"{name}: must be None if user_agent is given, which replaces the whole header")
+
+
 def validate_header_name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Accept the name of a header, or None."""
-    if value is not None and not (isinstance(value, str) and _HEADER_NAME.fullmatch(value)):
+    if value is not None and not (isinstance(value, str) and HEADER_NAME.fullmatch(value)):
         name = _field_name(instance, attribute)
         raise ConfigurationError(f"{name}: must be the name of a header (RFC 9110 section 5.1)")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import attrs
 
@@ -32,23 +32,14 @@ from minted_connect.resources.paging import new_rows
 from minted_connect.resources.products import AsyncProducts
 from minted_connect.resources.rates import AsyncRates
 from minted_connect.resources.wallet import AsyncWallet
-from minted_connect.secret import Secret, as_secret
+from minted_connect.secret import CredentialsFunction, Secret, as_secret, hide_password
 from minted_connect.validation import check_type
 
 if TYPE_CHECKING:
     from minted_connect.sandbox import ThreadedSandbox
     from minted_connect.sandbox.clock import Clock as SandboxClock
 
-__all__ = [
-    "Baskets",
-    "Completions",
-    "Customers",
-    "MintedConnect",
-    "Orders",
-    "Products",
-    "Rates",
-    "Wallet",
-]
+__all__ = ["Baskets", "Completions", "Customers", "MintedConnect", "Orders", "Products", "Rates", "Wallet"]
 
 
 class Customers(Facade[AsyncCustomers]):
@@ -144,7 +135,8 @@ class MintedConnect(Facade[AsyncMintedConnect]):
 
     Args:
         username: The partner's user name.
-        password: The partner's password.
+        password: The partner's password; or a function that returns it, or `Credentials`: `async`, or plain and then
+            called in a worker thread. It is called at the first request, and after the server refused the credentials.
         base_url: Defaults to staging; pass the production URL explicitly. Plain HTTP is allowed for localhost only.
         client_id: Sent as `x-client-id`.
         language: Sent as `Accept-Language`: the language of product names and messages.
@@ -172,7 +164,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
     def __init__(
         self,
         username: str,
-        password: str | Secret,
+        password: str | Secret | CredentialsFunction,
         *,
         base_url: str = STAGING,
         client_id: str = "web",
@@ -185,7 +177,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         options: Options | None = None,
     ) -> None:
         # Wrap secrets before anything can fail: tracebacks may show local variables.
-        password, journal = as_secret(password), hide_url(journal)
+        password, journal = hide_password(password), hide_url(journal)
         proxy = None if proxy is None else as_secret(proxy)
         inner = AsyncMintedConnect(
             username,
@@ -217,15 +209,41 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         self.rates = Rates(inner.rates, loop_thread)
 
     @classmethod
-    def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
-        """Build a client from environment variables: `MINTED_CONNECT_USERNAME`, `_PASSWORD`, `_BASE_URL`, `_JOURNAL`.
+    def from_env(
+        cls,
+        *,
+        base_url: str | None = None,
+        client_id: str | None = None,
+        language: str | None = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        journal: Journal | str | Path | Secret | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | Secret | None = None,
+        options: Options | None = None,
+    ) -> Self:
+        """Build a client from `MINTED_CONNECT_USERNAME`, `_PASSWORD`, and, if set, `_BASE_URL` and `_JOURNAL`.
 
-        `_BASE_URL` and `_JOURNAL` are optional, and so is `_JOURNAL_ACCOUNT`, which sets `Options.journal_account`.
+        `_JOURNAL_ACCOUNT` sets `Options.journal_account`, unless `options` sets it. The arguments are those of the
+        client; an argument that is not None replaces the variable or the default.
 
         Raises:
             ConfigurationError: if user name or password is missing, or a value is invalid.
         """
-        return cls(timeouts=timeouts, options=options_from_env(options), **settings_from_env())
+        journal, proxy = hide_url(journal), None if proxy is None else as_secret(proxy)
+        return cls(
+            **settings_from_env(
+                base_url=base_url,
+                client_id=client_id,
+                language=language,
+                timeouts=timeouts,
+                retry=retry,
+                journal=journal,
+                ssl_context=ssl_context,
+                proxy=proxy,
+                options=options_from_env(options),
+            )
+        )
 
     @classmethod
     @contextlib.contextmanager
@@ -308,6 +326,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         deadline: float | None = None,
         language: str | None = None,
         client_id: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return a client with other settings that shares thread, connections, digest state and retry budget.
 
@@ -320,12 +341,23 @@ class MintedConnect(Facade[AsyncMintedConnect]):
                 purchase sends several requests, and so does a change that is read back.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
+            extra_headers: Headers to add to every request; not those that authenticate, or that the library sends.
+            extra_query: Query parameters to add likewise, as strings; they are percent-encoded here.
+            extra_body: Fields to add to the JSON object of every request; an operation without one is refused.
 
         Raises:
-            ConfigurationError: if an argument is invalid.
+            ConfigurationError: if an argument is invalid. A client with extra headers, query or body completes and
+                reconciles nothing.
         """
         inner = self._inner.with_options(
-            timeouts=timeouts, retry=retry, deadline=deadline, language=language, client_id=client_id
+            timeouts=timeouts,
+            retry=retry,
+            deadline=deadline,
+            language=language,
+            client_id=client_id,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
         )
         client = object.__new__(type(self))
         client._assemble(inner, self._loop_thread, self._server)
@@ -333,6 +365,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         return client
 
     request: Final = blocking(AsyncMintedConnect.request)
+    ping: Final = blocking(AsyncMintedConnect.ping)
 
     def close(self) -> None:
         """Close all connections and stop the thread. Calls in flight in other threads raise `ClientClosedError`.

@@ -270,6 +270,7 @@ class AsyncCompletions(OpenIntents):
         seconds = self._budget(budget)
         if fence:
             self._api.check_may_change("complete.reconcile(fence=True)")
+        self._api.check_may_complete("complete.reconcile")
         self._api.check_usable()
         return await reconcile_intent(self._api, self._settlement, intent, budget=seconds, fence=fence)
 
@@ -306,6 +307,7 @@ class AsyncCompletions(OpenIntents):
         validation.boolean("fence", fence)
         if fence:
             self._api.check_may_change("complete.reconcile(fence=True)")
+        self._api.check_may_complete("complete.reconcile_all")
         self._api.check_usable()
         given = await self.pending() if intents is None else [intent_from(intent) for intent in intents]
         in_flight = self._settlement.ids_in_flight()
@@ -358,6 +360,7 @@ class AsyncCompletions(OpenIntents):
         extra: Mapping[str, Any],
     ) -> Completion:
         self._api.check_may_change(f"complete.{kind}")
+        self._api.check_may_complete(f"complete.{kind}")
         agreed = validate_agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
         return await complete_basket(self._api, self._settlement, kind, basket, agreed, reference, extra)

@@ -108,7 +108,9 @@ class ItemCompletion:
         """
         journal = as_claim_journal("reference", self._settlement.journal)
         kind = self._terms.kind
-        self._api.check_may_change(f"complete.{'deliver' if kind is OrderKind.DELIVERY else kind}_items")
+        operation = f"complete.{'deliver' if kind is OrderKind.DELIVERY else kind}_items"
+        self._api.check_may_change(operation)
+        self._api.check_may_complete(operation)
         self._api.check_usable()
         spending = self._api.settings.options.spending if kind is OrderKind.BUY else None
         until = self._api.clock.monotonic() + self._terms.wait

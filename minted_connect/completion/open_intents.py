@@ -90,6 +90,7 @@ class OpenIntents(IntentRecords):
         validation.boolean("fence", fence)
         if fence:
             self._api.check_may_change("complete.reconciler(fence=True)")
+        self._api.check_may_complete("complete.reconciler")
         if validation.seconds("lease", lease) < _MIN_LEASE:
             raise InvalidInput.of("lease", "must be at least 1 second")
         for name, hook in (("on_result", on_result), ("on_error", on_error), ("on_status", on_status)):

@@ -35,6 +35,7 @@ from minted_connect.errors import (
     ValidationFailed,
 )
 from minted_connect.models import UnreadableRow
+from minted_connect.response_info import attach_response
 
 __all__ = ["ApiClient", "ChangeLimit"]
 
@@ -93,10 +94,11 @@ class ApiClient:
         self._change_limit = change_limit
         self.clock: Clock = settings.options.clock
         self._user_agent = user_agent
+        self._extra_fields = settings.extra_fields
         self._headers = {
             "Accept": "application/json",
             "Accept-Language": settings.language,
-            "User-Agent": settings.options.user_agent or user_agent,
+            "User-Agent": settings.options.user_agent or _to_user_agent(user_agent, settings.options.app_info),
             "api-version": API_VERSION,
             "x-client-id": settings.client_id,
         }
@@ -183,6 +185,16 @@ class ApiClient:
         """
         if self.settings.options.read_only:
             raise ConfigurationError(f"Options.read_only: is set, so {operation} is refused: nothing was sent")
+
+    def check_may_complete(self, operation: str) -> None:
+        """Check that this client adds nothing to requests, before a completion or its reconciliation.
+
+        Raises:
+            ConfigurationError: if it does.
+        """
+        if self.settings.extra_fields is not None:
+            text = "are not added to completions and their reconciliation: use a client without them; nothing was sent"
+            raise ConfigurationError(f"extra_headers, extra_query, extra_body ({operation}): {text}")
 
     async def send(
         self,
@@ -296,6 +308,8 @@ class ApiClient:
             problems = mismatch.problems
         else:
             rows: tuple[UnreadableRow, ...] = getattr(model, "unreadable", ())
+            if response is not None:
+                attach_response(model, response)
             for row in rows:
                 name = "a page" if request is None else str(request.info)
                 _logger.warning("%s: a row cannot be read and is left out: %s", name, row.problem)
@@ -325,6 +339,10 @@ class ApiClient:
         """
         if request.effect is not Effect.READ:
             self.check_may_change(request.operation.name)
+        if self._extra_fields is not None:
+            if request.effect is Effect.COMPLETE:
+                self.check_may_complete(request.operation.name)
+            request = self._extra_fields.added_to(request, is_read_back=self._pool is PoolKind.RECOVERY)
         prepared = self.prepare(request, bypass_limits=bypass_limits)
         progress = progress or RequestProgress()
         changes = None if request.effect in {Effect.READ, Effect.COMPLETE} else self._change_limit
@@ -369,3 +387,7 @@ class ApiClient:
             PoolKind.RECOVERY if bypass_limits else pool,
             is_idempotent=operation.effect.is_idempotent,
         )
+
+
+def _to_user_agent(library: str, app_info: tuple[str, str] | None) -> str:
+    return library if app_info is None else f"{'/'.join(app_info)} {library}"

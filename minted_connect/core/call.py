@@ -28,6 +28,7 @@ from minted_connect.errors import (
     TransportError,
 )
 from minted_connect.hooks import Attempt, notify_attempt
+from minted_connect.server_warnings import has_warnings
 
 __all__ = ["Call"]
 
@@ -125,7 +126,8 @@ class Call:
             finally:
                 if breaker is not None:
                     breaker.leave(probe=probe, failed=failed)
-            return self._parse(raw, clock.monotonic() - started)
+            ended = clock.monotonic()
+            return self._parse(raw, ended - started, ended - self._started)
         except MintedConnectError as error:
             if not isinstance(error, ClientClosedError):
                 elapsed = clock.monotonic() - self._started
@@ -134,26 +136,29 @@ class Call:
                 error.after_unknown = self.ambiguous_error is not None
             raise
 
-    def _parse(self, raw: RawResponse, latency: float) -> Response:
-        """Parse a response, and record the server's clock and latency in seconds."""
+    def _parse(self, raw: RawResponse, latency: float, elapsed: float) -> Response:
+        """Parse a response, and record the server's clock and latency; all times are in seconds."""
         state, prepared, options = self._state, self._prepared, self._options
         state.server_stats.record_latency(latency)
         if _logger.isEnabledFor(logging.DEBUG):
             text = "%s %s: %d in %.1f ms, attempt %d"
             _logger.debug(text, prepared.method, prepared.route, raw.status, latency * 1e3, self.attempts)
+        if has_warnings(raw.headers):
+            state.server_warnings.issue(raw.headers, self._request, state.transport.secrets)
         response = parse_response(
             raw,
             request=self._request,
             attempts=self.attempts,
+            elapsed=elapsed,
             max_depth=options.max_depth,
             keep_body=options.keep_error_bodies,
             secrets=state.transport.secrets,
             sent_at=self.progress.sent_at,
             now=self._clock.wall,
         )
-        date = response.headers.get("Date", "")
+        date = raw.headers.get("Date", "")
         # A cache keeps the `Date` of the response that it stored, and states its age (RFC 9111, section 5.1).
-        latency += age_seconds(response.headers.get("Age", ""))
+        latency += age_seconds(raw.headers.get("Age", ""))
         state.server_stats.record_date(date, self._clock.wall(), state.elapsed(), latency)
         return response
 

@@ -17,7 +17,7 @@ from minted_connect.core.model_decoder import as_rows, make_converter
 from minted_connect.models import Page, UnreadableRow
 from minted_connect.models.json_keys import json_name
 
-__all__ = ["StructureError", "structure", "unstructure"]
+__all__ = ["StructureError", "prepare", "structure", "unstructure"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,11 @@ class StructureError(ValueError):
 @cache
 def _hook(type_: Any) -> Callable[[Any, Any], Any]:
     return make_converter().get_structure_hook(type_)
+
+
+def prepare(type_: Any) -> None:
+    """Make the function that structures a type, which the first response of the type would make otherwise."""
+    _hook(type_)
 
 
 def structure(

@@ -27,7 +27,7 @@ from minted_connect.errors import (
 )
 from minted_connect.secret import Secret
 
-__all__ = ["make_api_error", "read_error_document"]
+__all__ = ["make_api_error", "mask_text", "read_error_document"]
 
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     400: BadRequest,
@@ -73,7 +73,7 @@ def make_api_error(
     """
 
     def mask(text: str) -> str:
-        return redact(text, chain((secret.reveal() for secret in secrets), _sent_texts(request)))
+        return mask_text(text, request, secrets)
 
     envelope = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     # A `code` proves that the vendor itself refused, and completions rely on it. Gateways send JSON with a `code` too,
@@ -102,6 +102,11 @@ def make_api_error(
     return error
 
 
+def mask_text(text: str, request: Request, secrets: Iterable[Secret]) -> str:
+    """Return a text of the server as one short line without personal data, secrets, and values of the request."""
+    return redact(text, chain((secret.reveal() for secret in secrets), _sent_texts(request)))
+
+
 def _phrase(status: int) -> str:
     try:
         return http.HTTPStatus(status).phrase
@@ -113,6 +118,7 @@ def _sent_texts(request: Request) -> Iterator[str]:
     for value in (*request.params, *(value for _, value in request.query)):
         yield str(value)
         yield quote(str(value), safe="")
+    yield from (request.headers or {}).values()
     yield from _strings(request.body)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -16,6 +16,7 @@ from minted_connect.core.failures import attach_request
 from minted_connect.core.headers import request_id as find_request_id
 from minted_connect.core.request import Request
 from minted_connect.errors import APIError, IntegrityError, ProtocolError, RequestInfo, UnexpectedRedirect
+from minted_connect.response_info import ResponseInfo
 from minted_connect.secret import Secret
 
 __all__ = [
@@ -44,21 +45,13 @@ class RawResponse:
 
 
 @attrs.frozen(slots=False)  # faster to make than a frozen class with slots
-class Response:
+class Response(ResponseInfo):
     """One successful response, without its envelope."""
 
-    status: int
-    """HTTP status."""
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    """Case-insensitive."""
-    data: Any = attrs.field(repr=False)
+    data: Any = attrs.field(default=None, repr=False)
     """Parsed JSON of the envelope's `data`. Fractions are exact Decimals."""
-    request_id: str | None = None
-    """The request id that the server sent, if any."""
     sent_at: float | None = attrs.field(default=None, repr=False, eq=False)
     """When the request was sent, in seconds of the client's elapsed clock."""
-    attempts: int = 1
-    """Number of attempts that were made."""
 
     @property
     def is_null(self) -> bool:
@@ -96,6 +89,7 @@ def parse_response(
     *,
     request: Request,
     attempts: int = 1,
+    elapsed: float = 0.0,
     max_depth: int = 64,
     keep_body: bool = False,
     secrets: Iterable[Secret] = (),
@@ -110,6 +104,7 @@ def parse_response(
         raw: The response.
         request: The request. Its values are masked in errors.
         attempts: Number of attempts that were made.
+        elapsed: Seconds since the start of the call.
         max_depth: Maximum nesting of the JSON.
         keep_body: Whether errors keep the raw body.
         secrets: Masked in the texts of errors.
@@ -125,7 +120,7 @@ def parse_response(
     failure: APIError | ProtocolError
     if raw.status // 100 == 2:  # noqa: PLR2004 - 2xx
         if raw.status == _NO_CONTENT:
-            return Response(raw.status, raw.headers, None, request_id, sent_at, attempts)
+            return Response(raw.status, raw.headers, request_id, attempts, elapsed, None, sent_at)
         try:
             document = loads(raw.body, max_depth=max_depth)
         except Malformed as malformed:
@@ -133,7 +128,7 @@ def parse_response(
         else:
             problems = _envelope_problems(document)
             if not problems and document["success"]:
-                return Response(raw.status, raw.headers, document["data"], request_id, sent_at, attempts)
+                return Response(raw.status, raw.headers, request_id, attempts, elapsed, document["data"], sent_at)
             failure = _invalid(problems) if problems else _api_error(raw, document, request, secrets, now)
     elif raw.status // 100 in {4, 5}:
         failure = _api_error(raw, read_error_document(raw.body, max_depth), request, secrets, now)

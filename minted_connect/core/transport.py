@@ -8,6 +8,7 @@ import os
 import ssl
 from contextlib import AsyncExitStack
 from http import HTTPStatus
+from typing import cast
 
 import aiohttp
 from yarl import URL
@@ -16,6 +17,7 @@ from minted_connect.clock import follows_event_loop, timeout
 from minted_connect.config import Options, Timeouts
 from minted_connect.core.auth.challenge import ChallengeRefused
 from minted_connect.core.auth.digest import DigestAuth, is_valid_target
+from minted_connect.core.auth.login import Login
 from minted_connect.core.deadlines import Deadlines
 from minted_connect.core.event_loop import EXITING, check_asyncio, is_interpreter_exiting
 from minted_connect.core.pool import (
@@ -38,7 +40,7 @@ from minted_connect.errors import (
     Phase,
     PoolTimeout,
 )
-from minted_connect.secret import Credentials, Secret
+from minted_connect.secret import Credentials, CredentialsFunction, Secret, check_username
 from minted_connect.urls import LOOPBACK, check_base_url, parse_proxy_url
 
 __all__ = ["Transport"]
@@ -53,7 +55,8 @@ class Transport:
     def __init__(
         self,
         base_url: str,
-        credentials: Credentials,
+        username: str,
+        password: Secret | CredentialsFunction,
         options: Options,
         *,
         session: aiohttp.ClientSession | None = None,
@@ -67,11 +70,20 @@ class Transport:
         self.origin: str = str(URL(self.base_url).origin())
         """Scheme, host and port of the server."""
         self._options = options
-        self._digest = DigestAuth(credentials.username, credentials.password.reveal, policy=options.digest_policy)
-        self.account: str = hashlib.sha256(f"{self.base_url} {credentials.username}".encode()).hexdigest()
+        self._digest: DigestAuth | None = None
+        self._login: Login | None = None
+        self._secrets: tuple[Secret, ...] = ()
+        # A class is callable, too, but never meant.
+        if callable(password) and not isinstance(password, type):
+            check_username(username)
+            may_rename = options.journal_account is not None
+            self._login = Login(username, password, policy=options.digest_policy, may_rename=may_rename)
+        else:
+            credentials = Credentials(username, cast("Secret", password))
+            self._digest = DigestAuth(username, credentials.password.reveal, policy=options.digest_policy)
+            self._secrets = (Secret(username), credentials.password)
+        self.account: str = hashlib.sha256(f"{self.base_url} {username}".encode()).hexdigest()
         """Identifies the server and the user without naming them."""
-        self.secrets: tuple[Secret, ...] = (Secret(credentials.username), credentials.password)
-        """Masked in texts of the server before they become part of an error."""
         self._lent_session = session
         self._ssl = ssl_context
         self._check_ssl_context()
@@ -83,6 +95,11 @@ class Transport:
         self._closed = False
         self.ended: asyncio.Event = asyncio.Event()
         """Set by `aclose`."""
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Masked in texts of the server before they become part of an error or a warning."""
+        return self._secrets if self._login is None else self._login.secrets
 
     @property
     def closed(self) -> bool:
@@ -255,13 +272,24 @@ class Transport:
         return clock.monotonic() - started
 
     async def _send_signed(
-        self, connections: Connections, prepared: PreparedRequest, timeouts: Timeouts, progress: RequestProgress
+        self,
+        connections: Connections,
+        prepared: PreparedRequest,
+        timeouts: Timeouts,
+        progress: RequestProgress,
+        renewed: DigestAuth | None = None,
     ) -> RawResponse:
         if not is_valid_target(prepared.target):
             raise ValueError("the request target must be percent-encoded ASCII")
         route = connections.choose_route(prepared)
         is_completion, challenged = prepared.pool is PoolKind.COMPLETION, 0
-        async with self._digest.auth_flow() as flow:
+        digest, may_renew = renewed or self._digest, False
+        if digest is None:
+            assert self._login is not None
+            digest, is_new = await self._login.open()
+            # A read is sent again with new credentials; of any other request, the next one uses them.
+            may_renew = not is_new and prepared.method == "GET"
+        async with digest.auth_flow() as flow:
             progress.is_waiting_for_login = False
             while True:
                 progress.phase = Phase.NOT_SENT
@@ -279,7 +307,8 @@ class Transport:
                         continue
                     # `on_challenge` raises for another realm than the pinned one, so this server rejected the digest.
                     is_rejected = bool(challenges) and flow.is_pinned
-                    return RawResponse(response.status, response.headers, response.body, is_rejected)
+                    refused = RawResponse(response.status, response.headers, response.body, is_rejected)
+                    break
                 if (
                     response.status < HTTPStatus.INTERNAL_SERVER_ERROR
                     and response.status != HTTPStatus.TOO_MANY_REQUESTS
@@ -287,3 +316,9 @@ class Transport:
                     # A 429 or 5xx may be written before the signature is verified.
                     flow.on_success(response.headers.getall("Authentication-Info", ()))
                 return response
+        if self._login is None:
+            return refused
+        if may_renew and (other := await self._login.renew(digest)) is not None:
+            return await self._send_signed(connections, prepared, timeouts, progress, other)
+        self._login.mark_refused(digest)
+        return refused

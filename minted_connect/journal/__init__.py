@@ -7,12 +7,13 @@ from typing import Final
 
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.paths import check_directory
 from minted_connect.journal.protocol import EXPECTED, Journal
 from minted_connect.secret import Secret
 
-__all__ = ["POOL_SIZE", "hide_url", "open_journal"]
+__all__ = ["hide_url", "open_client_journal", "open_journal"]
 
-POOL_SIZE: Final = 10
+_POOL_SIZE: Final = 10
 """Maximum of connections to PostgreSQL of a client whose journal is given as a URL."""
 
 
@@ -50,6 +51,18 @@ def open_journal(
             if len(missing) < len(methods):
                 raise ConfigurationError(f"journal: {type(journal).__name__} lacks {', '.join(missing)} of Journal")
             raise ConfigurationError(f"journal: {EXPECTED}")
+
+
+def open_client_journal(journal: Journal | str | Path | Secret | None) -> Journal:
+    """Return the journal of a client, as `open_journal`; a file must lie in a directory that exists.
+
+    Raises:
+        ConfigurationError: as `open_journal`, or if the directory does not exist.
+    """
+    opened = open_journal(journal, pool_size=_POOL_SIZE)
+    if isinstance(journal, str | Path):
+        check_directory(str(journal))
+    return opened
 
 
 def hide_url(journal: Journal | str | Path | Secret | None) -> Journal | str | Path | Secret | None:

@@ -12,6 +12,7 @@ import attrs
 
 from minted_connect.models.json_types import DIGITS
 from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two
+from minted_connect.response_info import HasResponse
 
 __all__ = ["AccountType", "Customer", "CustomerWallet", "Gender"]
 
@@ -54,7 +55,7 @@ class CustomerWallet:
 
 
 @attrs.frozen(slots=False)
-class Customer:
+class Customer(HasResponse):
     """An end customer. Attributes that a response leaves out are None.
 
     Source: Create Customer (api-25995712, 2025-12-24, documented), Get Customer (api-8228811, partly documented)

@@ -13,6 +13,7 @@ import attrs
 from minted_connect.models.customer import Customer
 from minted_connect.models.json_types import DIGITS
 from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two, shorten
+from minted_connect.response_info import HasResponse
 
 __all__ = [
     "CreationStatus",
@@ -147,7 +148,7 @@ class Delivery:
 
 
 @attrs.frozen(slots=False, repr=False)
-class Deal:
+class Deal(HasResponse):
     """Base class of `Basket` and `Order`.
 
     All money is in `currency_code`, with the digits as received. An optional attribute is None if its key is missing.

@@ -15,6 +15,7 @@ from minted_connect.models.deal import Deal, OrderStatus
 from minted_connect.models.json_types import DIGITS, parse_digits
 from minted_connect.models.masking import masked, masked_except_last_two
 from minted_connect.models.order_status import is_failing
+from minted_connect.response_info import HasResponse, ResponseInfo
 
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
 
@@ -112,7 +113,7 @@ class Shipping:
 
 
 @attrs.frozen(slots=False)
-class Receipt:
+class Receipt(HasResponse):
     """Identifiers of an order and a link to its document. Inferred, with the least evidence of all responses (S19)."""
 
     order_id: int | None = attrs.field(default=None, metadata=DIGITS)
@@ -150,7 +151,7 @@ class InvoiceItem:
 
 
 @attrs.frozen(slots=False)
-class Invoice:
+class Invoice(HasResponse):
     """An order as returned by Get Order Invoice, with a link to the document.
 
     Source: api-38613148, 2026-06-25, partly documented: path and the keys `guid` and `order_code`. The other keys are
@@ -204,6 +205,11 @@ class Completion:
         from minted_connect.html import completion_to_html  # noqa: PLC0415
 
         return completion_to_html(self)
+
+    @property
+    def response(self) -> ResponseInfo | None:
+        """The response that the order was read from, as `Order.response`; None without an order."""
+        return None if self.order is None else self.order.response
 
     @property
     def order_id(self) -> int | None:

@@ -9,6 +9,7 @@ import attrs
 
 from minted_connect.models.json_keys import NOT_IN_JSON, json_key
 from minted_connect.models.json_types import DIGITS, customer_id_of, member_of, whole_number
+from minted_connect.response_info import HasResponse
 
 __all__ = ["Page", "UnreadableRow"]
 
@@ -43,7 +44,7 @@ class UnreadableRow:
 
 
 @attrs.frozen(slots=False, repr=False)
-class Page(Generic[T]):
+class Page(HasResponse, Generic[T]):
     """One page of a list. Iterating over it yields the rows that can be read.
 
     Source: the Laravel paginator of E-Commerce Products (api-8209436, 2024-09-05) and Webview Get Orders

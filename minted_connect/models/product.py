@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from minted_connect.models.json_types import DIGITS
+from minted_connect.response_info import HasResponse
 
 __all__ = ["BaseCurrency", "Category", "MetalType", "Product"]
 
@@ -41,7 +42,7 @@ class Category:
 
 
 @attrs.frozen(slots=False)
-class Product:
+class Product(HasResponse):
     """A bar or coin that can be bought.
 
     Source: E-Commerce Products (api-8209436, 2024-09-05); inferred for Walletable (S12, S13).

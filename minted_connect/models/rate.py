@@ -11,12 +11,13 @@ import attrs
 
 from minted_connect.models.json_types import DIGITS
 from minted_connect.models.product import MetalType
+from minted_connect.response_info import HasResponse
 
 __all__ = ["Rate", "RatePoint"]
 
 
 @attrs.frozen(slots=False)
-class Rate:
+class Rate(HasResponse):
     """Current price of one metal account. Inferred from Partner pricefix (api-3826800, 2025-01-17; S26)."""
 
     currency_id: int = attrs.field(metadata=DIGITS)
@@ -46,7 +47,7 @@ class Rate:
 
 
 @attrs.frozen(slots=False)
-class RatePoint:
+class RatePoint(HasResponse):
     """Price of one metal account in one past interval. Inferred from `Rate` (S27)."""
 
     currency_id: int = attrs.field(metadata=DIGITS)

@@ -11,12 +11,13 @@ import attrs
 from minted_connect.models.json_keys import camel_case_keys
 from minted_connect.models.json_types import DIGITS
 from minted_connect.models.product import MetalType
+from minted_connect.response_info import HasResponse
 
 __all__ = ["Holding"]
 
 
 @attrs.frozen(slots=False, field_transformer=camel_case_keys)
-class Holding:
+class Holding(HasResponse):
     """Amount of one product in a customer's wallet. Its JSON keys are in camelCase, unlike those of other models.
 
     Source: Balance / Wallet (api-27130593, 2026-01-23), partly documented: `productName` and `images`; the other

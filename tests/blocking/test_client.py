@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from minted_connect import MintedConnect, Timeouts
+from minted_connect import AsyncMintedConnect, MintedConnect, RetryPolicy, Timeouts
 from minted_connect.errors import ClientClosedError, ConfigurationError, NotFound, OutcomeUnknown
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Intent
@@ -118,6 +118,30 @@ class TestCalls:
 
         with MintedConnect.from_env(timeouts=Timeouts(read=5)) as minted:
             assert minted.rates.current()
+
+    @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
+    def test_from_env_argument_replaces_the_variable(self, client, monkeypatch, tmp_path):
+        for name in ("USERNAME", "PASSWORD"):
+            monkeypatch.setenv(f"MINTED_CONNECT_{name}", "partner")
+        monkeypatch.setenv("MINTED_CONNECT_BASE_URL", "https://variable.example")
+        monkeypatch.setenv("MINTED_CONNECT_JOURNAL", str(tmp_path / "missing" / "journal.db"))
+        retry, journal = RetryPolicy.none(), MemoryJournal()
+        minted = client.from_env(
+            base_url="https://argument.example", language="en", client_id="shop", retry=retry, journal=journal
+        )
+        inner = getattr(minted, "_inner", minted)
+        settings = inner._api.settings
+        assert (settings.language, settings.client_id, settings.retry) == ("en", "shop", retry)
+        assert "argument.example" in repr(minted)
+        assert inner._settlement.journal is journal
+
+    @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
+    def test_from_env_refuses_invalid_arguments(self, client, monkeypatch):
+        for name in ("USERNAME", "PASSWORD"):
+            monkeypatch.setenv(f"MINTED_CONNECT_{name}", "partner")
+        for wrong in ({"language": "a\nb"}, {"retry": 3}, {"journal": 5}, {"base_url": "ftp://x"}, {"proxy": "x"}):
+            with pytest.raises(ConfigurationError):
+                client.from_env(**wrong)
 
 
 class TestSandbox:

@@ -242,7 +242,7 @@ class FakeApiClient(ApiClient):
         if not self.state.server_stats.has_date:
             self.state.server_stats.record_date(self.date, self.clock.wall(), self.elapsed())
         # The server's clock stands still at the second at which ManualClock starts.
-        return Response(200, {"Date": self.date}, response, None)
+        return Response(200, {"Date": self.date}, data=response)
 
     def count(self, name: str) -> int:
         return sum(request.operation.name == name for request in self.sent)

@@ -77,11 +77,11 @@ def test_envelope_with_null_data_only_is_accepted():
 
 
 def test_204_response_has_no_data():
-    assert parse_response(raw(204), request=update) == Response(204, CIMultiDict(), None, None)
+    assert parse_response(raw(204), request=update) == Response(204, CIMultiDict())
 
 
 def test_repr_of_response_has_no_content():
-    text = f"{raw(200, b'canary', {'Set-Cookie': 'canary'})!r}{Response(200, {'x': 'canary'}, {'x': 'canary'})!r}"
+    text = f"{raw(200, b'canary', {'Set-Cookie': 'canary'})!r}{Response(200, {'x': 'canary'}, data={'x': 'canary'})!r}"
     assert "canary" not in text
 
 

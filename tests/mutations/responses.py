@@ -97,8 +97,8 @@ RESPONSES = [
         40,
         "results do not count attempts",
         "core/response.py",
-        'return Response(raw.status, raw.headers, document["data"], request_id, sent_at, attempts)',
-        'return Response(raw.status, raw.headers, document["data"], request_id, sent_at)',
+        'return Response(raw.status, raw.headers, request_id, attempts, elapsed, document["data"], sent_at)',
+        'return Response(raw.status, raw.headers, request_id, 1, elapsed, document["data"], sent_at)',
         "core/test_api_client.py",
     ),
     Mutation(

@@ -16,6 +16,7 @@ from minted_connect import (
     Basket,
     BasketKey,
     Completion,
+    Credentials,
     Customer,
     Holding,
     Intent,
@@ -32,6 +33,7 @@ from minted_connect import (
     OrderStatus,
     OutcomeUnknown,
     Page,
+    PingResult,
     Product,
     Rate,
     RateFeed,
@@ -41,6 +43,7 @@ from minted_connect import (
     ReconcileResult,
     ReconcilerStatus,
     Response,
+    ResponseInfo,
     RetryPolicy,
     Shipping,
     Tick,
@@ -53,6 +56,10 @@ from minted_connect.sandbox import ManualClock, Sandbox
 
 class Subclass(AsyncMintedConnect):
     """A subclass keeps its own type."""
+
+
+async def fetch_password() -> Credentials:
+    return Credentials("user", "password")
 
 
 async def construction() -> None:
@@ -70,7 +77,10 @@ async def construction() -> None:
     AsyncMintedConnect("user", "password", "url")  # type: ignore[call-arg]
     AsyncMintedConnect("user", 1)  # type: ignore[arg-type]
 
-    assert_type(Subclass.from_env(), Subclass)
+    assert_type(Subclass.from_env(language="en", journal="journal.db", retry=RetryPolicy.none()), Subclass)
+    AsyncMintedConnect("user", lambda: "password")
+    AsyncMintedConnect("user", fetch_password)
+    AsyncMintedConnect("user", lambda: 5)  # type: ignore[arg-type, return-value]
     async with Subclass.sandbox(seed=7, clock=ManualClock(), quirks="laravel") as minted:
         assert_type(minted, Subclass)
         assert_type(minted.sandbox_server, Sandbox)
@@ -78,6 +88,10 @@ async def construction() -> None:
     async with AsyncMintedConnect("user", "password") as entered:
         assert_type(entered, AsyncMintedConnect)
         assert_type(await entered.request("GET", "/anything", query={"a": "b"}), Response)
+        assert_type(await entered.ping(), PingResult)
+        assert_type((await entered.products.page()).response, ResponseInfo | None)
+        assert_type(entered.with_options(extra_headers={"X-A": "1"}, extra_body={"a": 1}), AsyncMintedConnect)
+        entered.with_options(extra_query={"a": 1})  # type: ignore[dict-item]
 
 
 async def customers(minted: AsyncMintedConnect) -> None:

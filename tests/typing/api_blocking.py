@@ -17,6 +17,7 @@ from minted_connect import (
     BlockingRateFeed,
     BlockingReconciler,
     Completion,
+    Credentials,
     Customer,
     Holding,
     Intent,
@@ -34,6 +35,7 @@ from minted_connect import (
     OrderStatus,
     OutcomeUnknown,
     Page,
+    PingResult,
     Product,
     Rate,
     RatePoint,
@@ -41,6 +43,7 @@ from minted_connect import (
     ReconcileResult,
     ReconcilerStatus,
     Response,
+    ResponseInfo,
     RetryPolicy,
     Shipping,
     Tick,
@@ -52,6 +55,10 @@ from minted_connect.sandbox import ManualClock, ThreadedSandbox
 
 class Subclass(MintedConnect):
     """A subclass keeps its own type."""
+
+
+async def fetch_password() -> Credentials:
+    return Credentials("user", "password")
 
 
 def construction() -> None:
@@ -69,7 +76,10 @@ def construction() -> None:
     MintedConnect("user", "password", "url")  # type: ignore[call-arg]
     MintedConnect("user", "password", session=None)  # type: ignore[call-arg]
 
-    assert_type(Subclass.from_env(), Subclass)
+    assert_type(Subclass.from_env(language="en", journal="journal.db", retry=RetryPolicy.none()), Subclass)
+    MintedConnect("user", lambda: "password")
+    MintedConnect("user", fetch_password)
+    MintedConnect("user", lambda: 5)  # type: ignore[arg-type, return-value]
     with Subclass.sandbox(seed=7, clock=ManualClock(), quirks="laravel") as minted:
         assert_type(minted, Subclass)
         assert_type(minted.sandbox_server, ThreadedSandbox)
@@ -77,6 +87,10 @@ def construction() -> None:
     with MintedConnect("user", "password") as entered:
         assert_type(entered, MintedConnect)
         assert_type(entered.request("GET", "/anything", query={"a": "b"}), Response)
+        assert_type(entered.ping(), PingResult)
+        assert_type((entered.products.page()).response, ResponseInfo | None)
+        assert_type(entered.with_options(extra_headers={"X-A": "1"}, extra_body={"a": 1}), MintedConnect)
+        entered.with_options(extra_query={"a": 1})  # type: ignore[dict-item]
         entered.close()
 
 

@@ -130,17 +130,18 @@ class Signer(_HoldsCredentials):
 class _AuthState(_HoldsCredentials):
     """State shared by all flows: the credentials, the nonce in use, and the pinned terms."""
 
-    __slots__ = ("_ha1", "_password", "_username", "leader", "pinned", "policy", "rejected", "signer")
+    __slots__ = ("_ha1", "_password", "_username", "is_accepted", "leader", "pinned", "policy", "rejected", "signer")
 
-    def __init__(self, username: str, password: str | Callable[[], str], policy: Policy) -> None:
+    def __init__(self, username: str, password: str | Callable[[], str], policy: Policy, pinned: Terms | None) -> None:
         self._username = username
         self._password = password
         self._ha1: tuple[tuple[str, str, bool], str] | None = None  # of one realm, algorithm and charset
         self.policy: Final = policy
         self.signer: Signer | None = None
         self.leader: asyncio.Event | None = None  # set when the flow that gets the first challenge has one, or ends
+        self.is_accepted: bool = False  # whether the server has ever accepted the credentials
         self.rejected: bool = False  # whether the server rejected the credentials, and has not accepted them since
-        self.pinned: Terms | None = None
+        self.pinned: Terms | None = pinned
 
     def sign_with(self, challenge: Challenge, terms: Terms) -> Signer:
         def text(value: str) -> str:
@@ -176,6 +177,7 @@ class DigestAuth(_HoldsCredentials):
             server sends `userhash=true`.
         password: The password, or a function that returns it.
         policy: "modern" rejects MD5 and challenges without qop; "any" accepts the strongest challenge.
+        pinned: The terms that requests with the credentials before these have pinned.
 
     Raises:
         ValueError: if the user name has unprintable characters.
@@ -183,10 +185,17 @@ class DigestAuth(_HoldsCredentials):
 
     __slots__ = ("_state",)
 
-    def __init__(self, username: str, password: str | Callable[[], str], *, policy: Policy = "any") -> None:
+    def __init__(
+        self,
+        username: str,
+        password: str | Callable[[], str],
+        *,
+        policy: Policy = "any",
+        pinned: Terms | None = None,
+    ) -> None:
         if not username.isprintable():
             raise ValueError("the user name must be printable")
-        self._state = _AuthState(username, password, policy)
+        self._state = _AuthState(username, password, policy, pinned)
 
     @property
     def pinned(self) -> Terms | None:
@@ -261,7 +270,7 @@ class AuthFlow(_HoldsCredentials):
             may_repeat, self._has_renewed = not self._has_renewed, True
         else:
             # The nonce has worked before and is shared, so it may be valid no longer.
-            is_spent = used is state.signer and state.pinned is not None
+            is_spent = used is state.signer and state.is_accepted
             may_repeat = (is_spent or not self._is_own) and not state.rejected
             state.rejected = not may_repeat
         self._signer, self._is_own = state.sign_with(challenge, terms), True
@@ -285,7 +294,7 @@ class AuthFlow(_HoldsCredentials):
         state, signer = self._state, self._signer
         if signer is None:
             return
-        state.rejected = False
+        state.rejected, state.is_accepted = False, True
         if signer.terms is not state.pinned:
             state.pin(signer.terms)
         self._share_signer()
