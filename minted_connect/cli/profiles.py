@@ -173,6 +173,7 @@ def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str
     settings: dict[str, Any] = {
         name: value for name in ("base_url", "client_id", "language") if (value := first(name)) is not None
     }
+    settings.setdefault("language", "en")  # the library's default is the vendor's, Turkish
     username = first("username")
     if username is not None:
         settings["username"] = username
