@@ -99,7 +99,7 @@ def _check_settings(cli: Context, checks: _Checks) -> dict[str, Any] | None:
 async def _check_journal(settings: dict[str, Any], checks: _Checks) -> None:
     from anyio import Path as AsyncPath  # noqa: PLC0415
 
-    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
+    from minted_connect.cli.default_journal import default_journal_path, is_in_old_place  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError, MintedConnectError  # noqa: PLC0415
     from minted_connect.journal import open_journal  # noqa: PLC0415
 
@@ -109,6 +109,8 @@ async def _check_journal(settings: dict[str, Any], checks: _Checks) -> None:
         checks.add("journal", str(error), ok=False)
         return
     label = "database" if "://" in location else location
+    if is_in_old_place(location, settings):
+        label += " (in the configuration directory, where earlier versions kept it; it stays in use)"
     if "://" not in location and not await AsyncPath(location).exists():
         checks.add("journal", f"{label} (does not exist yet)", ok=None)
         return

@@ -2,8 +2,8 @@
 
 The text of an error that the server reported is made in `core.error_mapping`, that of wrong arguments in `usage`, and
 the command of the next step in `hints`; `command` prints them. Texts of the server are Turkish by default, so a wrong
-password has a sentence here. Texts of this library name methods and arguments of Python; `_in_shell_words` puts commands
-and options in their place.
+password has a sentence here. Texts of this library name methods and arguments of Python; `_in_shell_words` replaces
+them by commands and options.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from minted_connect.completion.interruption import intent_of
-from minted_connect.errors import AlreadyInFlight, AuthenticationFailed, InvalidInput, MintedConnectError, OutcomeUnknown
+from minted_connect.errors import (
+    AlreadyInFlight,
+    AuthenticationFailed,
+    InvalidInput,
+    MintedConnectError,
+    OutcomeUnknown,
+)
 from minted_connect.journal.protocol import OPEN
 
 __all__ = ["describe_error", "describe_interruption"]
@@ -21,7 +27,9 @@ __all__ = ["describe_error", "describe_interruption"]
 Hint = Callable[[str], str]
 """Returns the command that finds out the outcome of the intent with this id."""
 
-_ASSIGNMENT: Final = re.compile(r"call complete\.assign_reference\('([^']*)', reference\) if it is, .* or with None if .*")
+_ASSIGNMENT: Final = re.compile(
+    r"call complete\.assign_reference\('([^']*)', reference\) if it is, .* or with None if .*"
+)
 _PHRASES: Final[Mapping[str, str]] = {
     "pass replace=True": "pass --replace",
     "find it in complete.pending() and reconcile it": "find it with minted reconcile --list, and run minted reconcile",
@@ -32,6 +40,7 @@ _PHRASES: Final[Mapping[str, str]] = {
     "or assign it to this one with complete.adopt(intent)": "or assign it to this one in a program (complete.adopt)",
     "set Options.journal_account": "set journal_account in the profile",
     "Options.read_only": "read_only",
+    "start and end go together": "is required with --end",
     "GET (raw)": "GET a request",
     "/{}": "/...",
 }
@@ -81,7 +90,9 @@ def describe_interruption(error: BaseException | None, hint: Hint) -> list[str]:
 
 
 def _in_shell_words(text: str) -> str:
-    text = _ASSIGNMENT.sub(r"run: minted journal --assign \1 REFERENCE if it is, or with - if it has no reference", text)
+    text = _ASSIGNMENT.sub(
+        r"run: minted journal --assign \1 REFERENCE if it is, or with - if it has no reference", text
+    )
     for phrase, words in _PHRASES.items():
         text = text.replace(phrase, words)
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -50,7 +51,7 @@ async def orders(
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of orders.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
 ) -> None:
-    """Show orders, newest first. Give --start and --end together."""
+    """Show orders, newest first. --end defaults to today, and needs --start."""
     from minted_connect.cli.progress import Progress  # noqa: PLC0415 - `--help` does not need it
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
     from minted_connect.resources.paging import NewRows  # noqa: PLC0415
@@ -58,13 +59,16 @@ async def orders(
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
 
+    # Orders are dated in the time zone of the vendor, where tomorrow may have begun.
+    default_end = datetime.now(UTC).date() + timedelta(days=1) if start else None
+
     def pages(number: int) -> AsyncGenerator[Page[Order], None]:
         return cli.minted.orders.pages(
             customer_id=customer,
             tx_type=kind or None,
             status=status or None,
             start=start.date() if start else None,
-            end=end.date() if end else None,
+            end=end.date() if end else default_end,
             page=number,
             per_page=30,
         )

@@ -253,8 +253,8 @@ async def reconcile(
     """Find out the outcome of purchases whose outcome is unknown. Buys nothing."""
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
 
+    from minted_connect.cli.default_journal import default_journal_path  # noqa: PLC0415
     from minted_connect.cli.process import LossyOutput  # noqa: PLC0415
-    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
     from minted_connect.cli.progress import Progress  # noqa: PLC0415
     from minted_connect.commands import reconcile  # noqa: PLC0415
     from minted_connect.commands import watch as watching  # noqa: PLC0415
@@ -270,6 +270,8 @@ async def reconcile(
             raise ConfigurationError(f"journal: there is no file {journal}")
         if intent:
             raise reconcile.not_found_error(intent, f"the journal {journal} does not exist")
+        if list_ and cli.out.as_json:
+            cli.out.print_json([])
         cli.out.print_message(f"nothing to reconcile: the journal {journal} does not exist yet")
         return None
     out = LossyOutput(sys.stdout)

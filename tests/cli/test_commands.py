@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def test_rates_print_one_line_each_and_exact_json(minted: Minted) -> None:
 
 
 def test_watch_prints_one_line_per_price(minted: Minted) -> None:
-    assert len(minted("rates", "watch", "--interval", "0.05", "--count", "4").out.splitlines()) == 4
+    header, *lines = minted("rates", "watch", "--interval", "0.05", "--count", "4").out.splitlines()
+    assert header.split("\t")[:4] == ["time", "account", "buy at", "sell at"]
+    assert [line.count("\t") for line in lines] == [header.count("\t")] * 4
+    assert all(datetime.fromisoformat(line.partition("\t")[0]).tzinfo for line in lines)
     ticks = [
         json.loads(line)
         for line in minted("rates", "watch", "--interval", "0.05", "--count", "4", "--json").out.splitlines()

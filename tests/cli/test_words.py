@@ -111,7 +111,9 @@ def test_error_of_a_restored_journal_names_the_assignment() -> None:
         "with None if it was made without a reference"
     )
     [line] = describe_error(JournalError(text, intent_id="i-1"), str)
-    assert line.endswith("Find out, and run: minted journal --assign i-1 REFERENCE if it is, or with - if it has no reference")
+    assert line.endswith(
+        "Find out, and run: minted journal --assign i-1 REFERENCE if it is, or with - if it has no reference"
+    )
 
 
 def test_every_phrase_of_the_library_is_translated() -> None:
@@ -119,3 +121,12 @@ def test_every_phrase_of_the_library_is_translated() -> None:
     assert describe_error(error, str) == [
         "record it with minted reconcile --decide: done; find it in minted reconcile --list"
     ]
+
+
+def test_start_alone_shows_orders_until_today(with_customer: Minted) -> None:
+    with_customer("basket", "add", CUSTOMER, GOLD)
+    assert with_customer("buy", CUSTOMER, "--yes").code == 0
+    result = with_customer("orders", "--start", "2020-01-01")
+    assert (result.code, len(result.out.splitlines())) == (0, 2)
+    alone = with_customer("orders", "--end", "2026-01-01")
+    assert (alone.code, alone.err) == (2, "minted: --start: is required with --end\n")
