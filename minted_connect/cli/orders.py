@@ -50,6 +50,9 @@ async def orders(
     end: End = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of orders.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
+    with_tokens: Annotated[
+        bool, typer.Option("--with-tokens", help="Also --save the tokens of baskets, prices and payments.")
+    ] = False,
 ) -> None:
     """Show orders, newest first. --end defaults to today, and needs --start."""
     from minted_connect.cli.progress import Progress  # noqa: PLC0415 - `--help` does not need it
@@ -88,15 +91,15 @@ async def orders(
         cli.out.print_records(rows, _ORDER, "Orders")
         return
     from minted_connect.cli.files import write_atomically  # noqa: PLC0415
-    from minted_connect.cli.output import to_jsonable  # noqa: PLC0415
+    from minted_connect.cli.order_files import format_orders, to_objects  # noqa: PLC0415
 
     if save.suffix.lower() == ".json":
         import json  # noqa: PLC0415
 
-        text = json.dumps(to_jsonable(rows), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(to_objects(rows, with_tokens=with_tokens), ensure_ascii=False, indent=2) + "\n"
     else:
-        text = _format_csv(rows)
-    write_atomically(save, text)
+        text = format_orders(rows, with_tokens=with_tokens)
+    write_atomically(save, text, is_private=True)
     cli.out.print_message(f"{len(rows)} orders written to {save}")
 
 
@@ -107,14 +110,6 @@ def _report_missing(cli: Context, found: NewRows[Order]) -> None:
         cli.out.print_message(f"{name} cannot be read and is left out: {row.problem}")
     if not found.is_complete:
         cli.out.print_message("orders moved to other pages meanwhile, so some may be missing: run the command again")
-
-
-def _format_csv(rows: list[Order]) -> str:
-    from minted_connect.cli.files import format_csv  # noqa: PLC0415
-    from minted_connect.cli.output import to_jsonable  # noqa: PLC0415
-
-    names = [*_ORDER.values()]
-    return format_csv(names, [[to_jsonable(getattr(order, name)) for name in names] for order in rows])
 
 
 async def receipt(

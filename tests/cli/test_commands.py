@@ -194,7 +194,7 @@ def test_orders_save_exports_exact_amounts(minted_with_bars: Minted, tmp_path: P
     with file.open(encoding="utf-8") as text:
         assert [row["paid_total"] for row in csv.DictReader(text)] == [row["paid_total"] for row in shown]
     file = tmp_path / "orders.json"
-    assert minted_with_bars("orders", "--save", file).code == 0
+    assert minted_with_bars("orders", "--save", file, "--with-tokens").code == 0
     assert json.loads(file.read_text("utf-8")) == shown
     assert minted_with_bars("orders", "--save", tmp_path / "orders.xls").code == 2
 
