@@ -70,6 +70,8 @@ def describe_error(error: BaseException, hint: Hint) -> list[str]:
     text = _describe_refused_login(error) if type(error) is AuthenticationFailed else str(error)
     if isinstance(error, InvalidInput) and error.field in _OPTIONS:
         text = text.replace(f"{error.field}: ", f"{_OPTIONS[error.field]}: ", 1)
+    if isinstance(error, AlreadyInFlight) and error.intent_id is not None and error.order_id is None:
+        text = text.removesuffix(": find it in complete.pending() and reconcile it")  # the hint is more exact
     lines = [_in_shell_words(text)]
     if isinstance(error, OutcomeUnknown):
         lines.append(_next_step(error.intent.id, hint))
