@@ -43,7 +43,8 @@ def _root(
 
 
 def _load_purchase_settings(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    from minted_connect.cli.profiles import default_journal_path, load_settings  # noqa: PLC0415 - not for `--help`
+    from minted_connect.cli.default_journal import default_journal_path  # noqa: PLC0415 - not for `--help`
+    from minted_connect.cli.profiles import load_settings  # noqa: PLC0415
 
     settings = load_settings(common)
     if given["dry_run"] or "journal" in settings:

@@ -126,14 +126,14 @@ def _days(day: datetime | None, start: datetime | None, end: datetime | None) ->
     if start is None and end is None:
         today = datetime.now(UTC).date()
         return today - timedelta(days=1), today
-    if start is None or end is None:
-        raise InvalidInput.of("end" if end is None else "start", "--start and --end go together")
-    return start.date(), end.date()
+    if start is None:
+        raise InvalidInput.of("start", "is required with --end")
+    return start.date(), datetime.now(UTC).date() if end is None else end.date()
 
 
 def _configured(settings: dict[str, Any]) -> list[str]:
     """Return the journal of the settings, else the one that purchases on this server use by default."""
-    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.cli.default_journal import default_journal_path  # noqa: PLC0415 - `--help` does not need it
 
     return [settings.get("journal") or default_journal_path(settings)]
 

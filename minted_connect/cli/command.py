@@ -230,6 +230,7 @@ def run(
         is_unknown = context is not None and context.has_unknown_outcome
         return exit_codes.ExitCode.UNKNOWN if (lines and changes) or is_unknown else interrupted.exit_code
     except KeyboardInterrupt:  # at the password prompt
+        out.print_message("\nminted: interrupted: nothing was sent")
         return exit_codes.ExitCode.INTERRUPTED
     except BrokenPipeError as error:
         process.discard_output(sys.stdout)

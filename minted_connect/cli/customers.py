@@ -105,6 +105,7 @@ async def remove(
     from minted_connect.cli.prompt import confirm  # noqa: PLC0415 - `--help` does not need it
 
     if not yes and not await confirm(cli.out, f"Remove {customer}?"):
+        cli.out.print_message("not confirmed: nothing was done")
         return 1
     await cli.minted.customers.remove(customer)
     cli.out.print_message(f"{customer} is removed")

@@ -99,7 +99,7 @@ def _check_settings(cli: Context, checks: _Checks) -> dict[str, Any] | None:
 async def _check_journal(settings: dict[str, Any], checks: _Checks) -> None:
     from anyio import Path as AsyncPath  # noqa: PLC0415
 
-    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
+    from minted_connect.cli.default_journal import default_journal_path, is_in_old_place  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError, MintedConnectError  # noqa: PLC0415
     from minted_connect.journal import open_journal  # noqa: PLC0415
 
@@ -109,6 +109,8 @@ async def _check_journal(settings: dict[str, Any], checks: _Checks) -> None:
         checks.add("journal", str(error), ok=False)
         return
     label = "database" if "://" in location else location
+    if is_in_old_place(location, settings):
+        label += " (in the configuration directory, where earlier versions kept it; it stays in use)"
     if "://" not in location and not await AsyncPath(location).exists():
         checks.add("journal", f"{label} (does not exist yet)", ok=None)
         return
@@ -166,22 +168,23 @@ def _account_of(settings: Mapping[str, Any]) -> str:
 
 
 async def _check_server(settings: dict[str, Any], checks: _Checks) -> None:
+    from minted_connect.cli.error_text import describe_error  # noqa: PLC0415
     from minted_connect.cli.profiles import server_url  # noqa: PLC0415
     from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415
     from minted_connect.core.headers import clock_skew  # noqa: PLC0415
     from minted_connect.core.request import OPERATIONS  # noqa: PLC0415
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
-    settings = {**settings, "journal": None}
+    settings, rates = {**settings, "journal": None}, OPERATIONS["rates.current"]
     paths: Mapping[str, str] = settings["options"].paths if "options" in settings else {}
     try:
         async with AsyncMintedConnect(**settings) as minted:
             checks.add("server", server_url(settings), ok=None)
-            rates = OPERATIONS["rates.current"]
             response = await minted.request(rates.method, paths.get(rates.name, rates.path))
             checks.add("login and rates", f"responded with status {response.status}")
             skew = clock_skew(response.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
             detail = f"the server is {round(skew):+d} s ahead of this machine"
             checks.add("clock", detail, ok=abs(skew) <= _MAX_CLOCK_SKEW)
     except MintedConnectError as error:
-        checks.add("login and rates", f"{type(error).__name__}: {error}", ok=False)
+        text = "; ".join(describe_error(error, str)).replace("GET a request", f"{rates.method} {rates.path}")
+        checks.add("login and rates", f"{type(error).__name__}: {text}", ok=False)

@@ -107,7 +107,7 @@ async def journal(
     """
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
 
-    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
+    from minted_connect.cli.default_journal import default_journal_path  # noqa: PLC0415
     from minted_connect.completion.intent_list import make_filter  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError, InvalidInput  # noqa: PLC0415
     from minted_connect.journal import open_journal  # noqa: PLC0415

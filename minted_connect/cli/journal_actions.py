@@ -42,7 +42,7 @@ async def open_existing(settings: Mapping[str, Any]) -> AsyncGenerator[Journal, 
     """
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need them
 
-    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
+    from minted_connect.cli.default_journal import default_journal_path  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
     from minted_connect.journal import open_journal  # noqa: PLC0415
     from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -49,8 +50,11 @@ async def orders(
     end: End = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of orders.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
+    with_tokens: Annotated[
+        bool, typer.Option("--with-tokens", help="Also --save the tokens of baskets, prices and payments.")
+    ] = False,
 ) -> None:
-    """Show orders, newest first. Give --start and --end together."""
+    """Show orders, newest first. --end defaults to today, and needs --start."""
     from minted_connect.cli.progress import Progress  # noqa: PLC0415 - `--help` does not need it
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
     from minted_connect.resources.paging import NewRows  # noqa: PLC0415
@@ -58,13 +62,16 @@ async def orders(
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
 
+    # Orders are dated in the time zone of the vendor, where tomorrow may have begun.
+    default_end = datetime.now(UTC).date() + timedelta(days=1) if start else None
+
     def pages(number: int) -> AsyncGenerator[Page[Order], None]:
         return cli.minted.orders.pages(
             customer_id=customer,
             tx_type=kind or None,
             status=status or None,
             start=start.date() if start else None,
-            end=end.date() if end else None,
+            end=end.date() if end else default_end,
             page=number,
             per_page=30,
         )
@@ -84,15 +91,15 @@ async def orders(
         cli.out.print_records(rows, _ORDER, "Orders")
         return
     from minted_connect.cli.files import write_atomically  # noqa: PLC0415
-    from minted_connect.cli.output import to_jsonable  # noqa: PLC0415
+    from minted_connect.cli.order_files import format_orders, to_objects  # noqa: PLC0415
 
     if save.suffix.lower() == ".json":
         import json  # noqa: PLC0415
 
-        text = json.dumps(to_jsonable(rows), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(to_objects(rows, with_tokens=with_tokens), ensure_ascii=False, indent=2) + "\n"
     else:
-        text = _format_csv(rows)
-    write_atomically(save, text)
+        text = format_orders(rows, with_tokens=with_tokens)
+    write_atomically(save, text, is_private=True)
     cli.out.print_message(f"{len(rows)} orders written to {save}")
 
 
@@ -103,14 +110,6 @@ def _report_missing(cli: Context, found: NewRows[Order]) -> None:
         cli.out.print_message(f"{name} cannot be read and is left out: {row.problem}")
     if not found.is_complete:
         cli.out.print_message("orders moved to other pages meanwhile, so some may be missing: run the command again")
-
-
-def _format_csv(rows: list[Order]) -> str:
-    from minted_connect.cli.files import format_csv  # noqa: PLC0415
-    from minted_connect.cli.output import to_jsonable  # noqa: PLC0415
-
-    names = [*_ORDER.values()]
-    return format_csv(names, [[to_jsonable(getattr(order, name)) for name in names] for order in rows])
 
 
 async def receipt(

@@ -47,6 +47,7 @@ _PRODUCT: Final = {
     "currency": "currency_code",
     "in stock": "stock",
 }
+_WATCH_HEADER: Final = ("time", "account", "buy at", "sell at", "currency", "direction", "change", "state")
 _UP, _DOWN = "\u25b2", "\u25bc"
 
 
@@ -95,6 +96,7 @@ class _RateDisplay:
         self._arrows: dict[int, str] = {}
         self._ticks: dict[int, Tick] = {}
         self._error = ""
+        self._has_header = False
 
     def __enter__(self) -> Self:
         if self._out.is_live:
@@ -128,7 +130,12 @@ class _RateDisplay:
 
             self._out.print_json({**to_text(tick), "stale": tick.stale, "age": round(tick.age, 3)}, indent=None)
         elif self._live is None:
-            self._out.print_line("\t".join(map(str, self._row(tick))))
+            from minted_connect.cli.output import format_cell  # noqa: PLC0415
+
+            if not self._has_header:
+                self._has_header = True
+                self._out.print_line("\t".join(_WATCH_HEADER))
+            self._out.print_line("\t".join([format_cell(tick.at), *map(str, self._row(tick))]))
         else:
             self._draw()
 

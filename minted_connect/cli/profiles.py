@@ -24,7 +24,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 import typer
 
@@ -36,9 +35,11 @@ from minted_connect.errors import ConfigurationError
 from minted_connect.secret import Secret
 
 __all__ = [
+    "APP",
     "Profile",
+    "config_directory",
     "config_path",
-    "default_journal_path",
+    "expand_home",
     "load_settings",
     "server_url",
 ]
@@ -47,7 +48,8 @@ Profile = Mapping[str, Any]
 
 _SERVICE: Final = "minted-connect"
 """Service name of passwords in the keyring; the user name is that of the account."""
-_APP: Final = "minted-connect"
+APP: Final = "minted-connect"
+"""Name of the directories of configuration and state."""
 _NO_DIRECTORY: Final = "the user has no home directory: set HOME or XDG_CONFIG_HOME"
 _KEYS: Final[Mapping[str, type]] = {
     "base_url": str,
@@ -64,18 +66,18 @@ _KEYS: Final[Mapping[str, type]] = {
 }
 
 
-def _config_directory() -> Path | None:
-    """Return the directory of the configuration file and of default journals; None without a home directory.
+def config_directory() -> Path | None:
+    """Return the directory of the configuration file; None without a home directory.
 
     Raises:
         ConfigurationError: if a variable sets it to a relative path: each working directory would have its own.
     """
     if sys.platform.startswith(("win", "darwin", "cygwin")):
-        variable, directory = "HOME", Path(typer.get_app_dir(_APP))
+        variable, directory = "HOME", Path(typer.get_app_dir(APP))
     elif base := os.environ.get("XDG_CONFIG_HOME"):  # empty counts as unset (XDG Base Directory Specification)
-        variable, directory = "XDG_CONFIG_HOME", Path(base) / _APP
+        variable, directory = "XDG_CONFIG_HOME", Path(base) / APP
     else:
-        variable, directory = "HOME", _expand_home("~/.config") / _APP
+        variable, directory = "HOME", expand_home("~/.config") / APP
     if directory.is_absolute():
         return directory
     if variable == "HOME" and str(directory).startswith("~"):
@@ -83,7 +85,7 @@ def _config_directory() -> Path | None:
     raise ConfigurationError(f"{variable}: must be an absolute path")
 
 
-def _expand_home(path: str) -> Path:
+def expand_home(path: str) -> Path:
     """Expand a leading `~`; return the path unchanged if the user has no home directory."""
     if os.environ.get("HOME") == "":
         return Path(path)
@@ -98,7 +100,7 @@ def config_path() -> Path | None:
     """
     if named := os.environ.get("MINTED_CONNECT_CONFIG"):
         return Path(named).absolute()
-    directory = _config_directory()
+    directory = config_directory()
     return None if directory is None else directory / "config.toml"
 
 
@@ -173,6 +175,7 @@ def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str
     settings: dict[str, Any] = {
         name: value for name in ("base_url", "client_id", "language") if (value := first(name)) is not None
     }
+    settings.setdefault("language", "en")  # the library's default is the vendor's, Turkish
     username = first("username")
     if username is not None:
         settings["username"] = username
@@ -203,25 +206,6 @@ def server_url(settings: Mapping[str, Any]) -> str:
     return str(settings.get("base_url", STAGING))
 
 
-def default_journal_path(settings: Mapping[str, Any]) -> str:
-    """Return the path of the default journal for purchases on this server. Creates its directory.
-
-    Raises:
-        ConfigurationError: as `config_path`, or if there is no directory, or if it cannot be created.
-    """
-    parts = urlsplit(server_url(settings))
-    folder = _config_directory()
-    if folder is None:
-        raise ConfigurationError(f"journal: {_NO_DIRECTORY}, or pass --journal")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"journal: {folder} cannot be created ({type(error).__name__}): pass --journal"
-        ) from None
-    return str(folder / f"{parts.hostname}{f'-{parts.port}' if parts.port else ''}.journal.db")
-
-
 def _password(given: Mapping[str, Any], profile: Profile, environment: Mapping[str, str], username: str) -> Secret:
     if given.get("password_stdin"):
         return _first_line(sys.stdin.readline(), "standard input")
@@ -250,7 +234,7 @@ def _from_file(file: Path) -> Secret:
 def _beside_config(path: str, key: str) -> Path:
     """Return the absolute path for a path of the profile, which may be relative to the configuration file."""
     file = config_path()
-    expanded = _expand_home(path)
+    expanded = expand_home(path)
     if str(expanded).startswith("~"):
         raise ConfigurationError(f"profile: {key}: the user has no home directory: set HOME, or give an absolute path")
     assert file is not None  # the profile was read from it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -39,6 +40,8 @@ ExpectTotal = Annotated[
     str | None, typer.Option("--expect-total", metavar="AMOUNT", help="Place no order if the total differs from this.")
 ]
 _NOT_CONFIRMED: Final = 1
+_COMMANDS: Final = {"buy": "buy", "sell": "sell", "delivery": "deliver"}
+"""The command that completes a basket, by its kind."""
 _ORDER: Final = {
     "order": "order.id",
     "number": "order.increment_id",
@@ -148,9 +151,18 @@ async def _get_basket(cli: Context, customer: str, kind: str) -> Basket:
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
 
     basket = await cli.minted.baskets.get_active(customer)
-    if basket is None or basket.kind != kind:
-        raise InvalidInput.of("customer", f"has no open {kind} basket; open one with: minted basket add --type {kind}")
-    return basket
+    if basket is not None and basket.kind == kind:
+        return basket
+    name = shlex.quote(customer)
+    opening = f"open a {kind} basket with: minted basket add {name} SKU --type {kind}"
+    if basket is None:
+        raise InvalidInput.of("customer", f"has no open basket; {opening}")
+    if basket.kind is None:
+        raise InvalidInput.of("customer", f"has an open basket of another kind; {opening}")
+    command = f"minted {_COMMANDS[basket.kind]} {name}"
+    raise InvalidInput.of(
+        "customer", f"has an open {basket.kind} basket, not a {kind} basket: complete it with: {command}; or {opening}"
+    )
 
 
 def host(cli: Context) -> str:
@@ -241,8 +253,8 @@ async def reconcile(
     """Find out the outcome of purchases whose outcome is unknown. Buys nothing."""
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
 
+    from minted_connect.cli.default_journal import default_journal_path  # noqa: PLC0415
     from minted_connect.cli.process import LossyOutput  # noqa: PLC0415
-    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
     from minted_connect.cli.progress import Progress  # noqa: PLC0415
     from minted_connect.commands import reconcile  # noqa: PLC0415
     from minted_connect.commands import watch as watching  # noqa: PLC0415
@@ -258,6 +270,8 @@ async def reconcile(
             raise ConfigurationError(f"journal: there is no file {journal}")
         if intent:
             raise reconcile.not_found_error(intent, f"the journal {journal} does not exist")
+        if list_ and cli.out.as_json:
+            cli.out.print_json([])
         cli.out.print_message(f"nothing to reconcile: the journal {journal} does not exist yet")
         return None
     out = LossyOutput(sys.stdout)

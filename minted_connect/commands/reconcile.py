@@ -78,7 +78,7 @@ async def run(
         all_accounts: List the open intents of other accounts, too.
         fence: Clear open baskets, as for `complete.reconcile_all`.
         seconds: Maximum time to read back all intents, which are read at the same time.
-        as_json: Print JSON lines instead of text.
+        as_json: Print JSON instead of text: with `only_list` an array, else one object per line.
         settings: Arguments of the client; default: those of `AsyncMintedConnect.from_env`.
         out: Stream to print to; default: standard output.
         progress: Shown while intents are read back.
@@ -100,6 +100,8 @@ async def run(
     report = Report(
         out or sys.stdout, as_json, str(getattr(opened, "location", location)), is_selection=intents is not None
     )
+    if as_json and only_list:
+        report.rows = []
     try:
         pending = await opened.pending()
         if intents is not None:
@@ -292,6 +294,8 @@ class Report:
     """The journal: absolute path of its file, or its URL without user name and password."""
     is_selection: bool
     """Whether only some of the open intents were processed."""
+    rows: list[dict[str, Any]] | None = None
+    """The JSON objects so far, to print as one array at the end; None to print each as one line."""
 
     def print_result(self, result: ReconcileResult) -> None:
         """Print the outcome of an intent."""
@@ -337,7 +341,7 @@ class Report:
                 "account": account,
                 "notes": list(notes),
             }
-            self.print_line(json.dumps(row))
+            self._print_object(row)
             return
         created_at = intent.created_at.isoformat(sep=" ", timespec="seconds")
         money = f"{intent.paid_total} {intent.currency_code}"
@@ -351,7 +355,7 @@ class Report:
     def print_unreadable(self, intent_id: str, state: str | None = None) -> None:
         """Print the id of a record that cannot be read."""
         if self.as_json:
-            self.print_line(json.dumps({"intent": intent_id, "state": state or "unreadable"}))
+            self._print_object({"intent": intent_id, "state": state or "unreadable"})
         elif state is not None:
             self.print_line(f"{intent_id}  its record cannot be read: {state}")
         else:
@@ -363,6 +367,8 @@ class Report:
     def print_totals(self, still_open: int, *, settled: int, unlisted: int = 0) -> int:
         """Print the totals and return the exit code; `unlisted` is the number of unlisted intents of other accounts."""
         others = f"{unlisted} open intents of other accounts: list them with --all-accounts"
+        if self.rows is not None:
+            self.print_line(json.dumps(self.rows, indent=2))
         if unlisted and self.as_json:
             sys.stderr.write(f"{others}\n")
         if not self.as_json:
@@ -377,6 +383,12 @@ class Report:
                 nothing = "none of the selected is open"
             self.print_line(f"{settled} settled, {remaining if still_open else nothing}")
         return UNSETTLED if still_open else 0
+
+    def _print_object(self, row: dict[str, Any]) -> None:
+        if self.rows is None:
+            self.print_line(json.dumps(row))
+        else:
+            self.rows.append(row)
 
     def print_line(self, line: str) -> None:
         """Print a line, and flush it."""

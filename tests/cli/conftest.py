@@ -54,6 +54,7 @@ def environment(sandbox: ThreadedSandbox, tmp_path: Path) -> dict[str, str]:
     return {
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
         "MINTED_CONNECT_BASE_URL": sandbox.url,
         "MINTED_CONNECT_USERNAME": sandbox.username,
         "MINTED_CONNECT_PASSWORD": sandbox.password,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def test_rates_print_one_line_each_and_exact_json(minted: Minted) -> None:
 
 
 def test_watch_prints_one_line_per_price(minted: Minted) -> None:
-    assert len(minted("rates", "watch", "--interval", "0.05", "--count", "4").out.splitlines()) == 4
+    header, *lines = minted("rates", "watch", "--interval", "0.05", "--count", "4").out.splitlines()
+    assert header.split("\t")[:4] == ["time", "account", "buy at", "sell at"]
+    assert [line.count("\t") for line in lines] == [header.count("\t")] * 4
+    assert all(datetime.fromisoformat(line.partition("\t")[0]).tzinfo for line in lines)
     ticks = [
         json.loads(line)
         for line in minted("rates", "watch", "--interval", "0.05", "--count", "4", "--json").out.splitlines()
@@ -190,7 +194,7 @@ def test_orders_save_exports_exact_amounts(minted_with_bars: Minted, tmp_path: P
     with file.open(encoding="utf-8") as text:
         assert [row["paid_total"] for row in csv.DictReader(text)] == [row["paid_total"] for row in shown]
     file = tmp_path / "orders.json"
-    assert minted_with_bars("orders", "--save", file).code == 0
+    assert minted_with_bars("orders", "--save", file, "--with-tokens").code == 0
     assert json.loads(file.read_text("utf-8")) == shown
     assert minted_with_bars("orders", "--save", tmp_path / "orders.xls").code == 2
 

@@ -15,7 +15,7 @@ from minted_connect.cli.profiles import config_path
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted
 
-NOWHERE = {"HOME": None, "XDG_CONFIG_HOME": None}
+NOWHERE = {"HOME": None, "XDG_CONFIG_HOME": None, "XDG_STATE_HOME": None}
 
 
 @pytest.fixture
@@ -42,11 +42,18 @@ def basket(minted: Minted) -> None:
 @pytest.mark.parametrize(
     ("variables", "problem"),
     [
-        (NOWHERE, "journal: the user has no home directory: set HOME or XDG_CONFIG_HOME, or pass --journal"),
-        ({"HOME": "", "XDG_CONFIG_HOME": ""}, "journal: the user has no home directory"),
-        ({"HOME": None, "XDG_CONFIG_HOME": "config"}, "XDG_CONFIG_HOME: must be an absolute path"),
-        ({"HOME": None, "XDG_CONFIG_HOME": "~/config"}, "XDG_CONFIG_HOME: must be an absolute path"),
-        ({"HOME": ".", "XDG_CONFIG_HOME": None}, "HOME: must be an absolute path"),
+        (NOWHERE, "journal: the user has no home directory: set HOME or XDG_STATE_HOME, or pass --journal"),
+        ({"HOME": "", "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""}, "journal: the user has no home directory"),
+        (
+            {"HOME": None, "XDG_CONFIG_HOME": "config", "XDG_STATE_HOME": None},
+            "XDG_CONFIG_HOME: must be an absolute path",
+        ),
+        (
+            {"HOME": None, "XDG_CONFIG_HOME": "~/config", "XDG_STATE_HOME": None},
+            "XDG_CONFIG_HOME: must be an absolute path",
+        ),
+        ({"HOME": ".", "XDG_CONFIG_HOME": None, "XDG_STATE_HOME": None}, "HOME: must be an absolute path"),
+        ({"XDG_STATE_HOME": "state"}, "XDG_STATE_HOME: must be an absolute path"),
     ],
 )
 def test_purchase_without_a_home_directory_is_refused(
@@ -96,9 +103,10 @@ def test_relative_xdg_directory_is_refused_by_every_command(minted: Minted) -> N
 
 @pytest.mark.usefixtures("basket")
 def test_empty_xdg_directory_counts_as_unset(minted: Minted, tmp_path: Path) -> None:
-    assert minted("buy", CUSTOMER, "--yes", env={"XDG_CONFIG_HOME": ""}).code == 0
-    (journal,) = (tmp_path / ".config" / "minted-connect").glob("*.journal.db")
-    result = minted("reconcile", "--list", env={"XDG_CONFIG_HOME": ""})
+    variables = {"XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""}
+    assert minted("buy", CUSTOMER, "--yes", env=variables).code == 0
+    (journal,) = (tmp_path / ".local" / "state" / "minted-connect").glob("*.journal.db")
+    result = minted("reconcile", "--list", env=variables)
     assert result.out == f"0 settled, nothing is open in {journal}\n"
 
 
@@ -130,7 +138,7 @@ def test_home_directory_in_a_profile_must_exist(
 
 def test_reconcile_names_the_file_that_does_not_exist(minted: Minted, tmp_path: Path) -> None:
     result = minted("reconcile")
-    directory = tmp_path / "config" / "minted-connect"
+    directory = tmp_path / "state" / "minted-connect"
     assert result.code == 0
     assert result.err.startswith(f"nothing to reconcile: the journal {directory}{os.sep}")
 

@@ -83,8 +83,8 @@ def test_missing_subcommand_prints_usage(minted: Minted, arguments: tuple[str, .
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("customer", "create", " "), "customer_id: "),
-        (("rates", "history", "--start", "2026-03-01"), "metal: "),
+        (("customer", "create", " "), "CUSTOMER: "),
+        (("rates", "history", "--start", "2026-03-01"), "--metal: "),
         (("rates", "history", "--save", "prices.xls"), "save: must end in one of "),
         (
             ("rates", "history", "--save", "/no/such/directory/prices.csv"),
@@ -96,7 +96,7 @@ def test_missing_subcommand_prints_usage(minted: Minted, arguments: tuple[str, .
         (("reconcile", "--journal", "/no/such/file.db"), "journal: there is no file"),
         (("rates", "--base-url", "http://example.com"), "base_url: plain http"),
         (("rates", "--base-url", "nonsense"), "base_url: must be an absolute"),
-        (("rates", "watch", "--interval", "-1"), "interval: "),
+        (("rates", "watch", "--interval", "-1"), "--interval: "),
     ],
 )
 def test_invalid_values_exit_2_with_one_line(
@@ -284,7 +284,8 @@ def test_watch_exits_1_when_pipe_is_closed(shell: Shell) -> None:
     process = shell("rates", "watch", "--interval", "0.05")
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline().startswith("Dirham Gold")
+    assert process.stdout.readline().startswith("time\taccount\t")
+    assert process.stdout.readline().split("\t")[1] == "Dirham Gold"
     process.stdout.close()
     assert process.wait(20) == 1
     assert process.stderr.read() == ""
@@ -463,7 +464,7 @@ def test_watch_prints_why_poll_failed(shell: Shell, environment: dict[str, str],
     down.remove()
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert out.startswith("Dirham Gold")
+    assert out.splitlines()[1].split("\t")[1] == "Dirham Gold"
 
 
 def test_live_watch_shows_why_poll_failed(terminal: Callable[..., Terminal], sandbox: ThreadedSandbox) -> None:
