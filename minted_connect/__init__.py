@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         CsvSink,
         Fleet,
         JsonLinesSink,
+        PriceAlert,
         RateFeed,
         Sink,
         Subscription,
@@ -157,7 +158,7 @@ _NAMES = {
         "PriceChanged PriceFixExpired ProtocolError RateLimited RequestInfo RequestTimeout ResponseTooLarge "
         "ServerError SinkError TLSFailed TransportError UnexpectedRedirect ValidationFailed"
     ),
-    "minted_connect.feed": "Candle CsvSink Fleet JsonLinesSink RateFeed Sink Subscription Tick ohlc record",
+    "minted_connect.feed": "Candle CsvSink Fleet JsonLinesSink PriceAlert RateFeed Sink Subscription Tick ohlc record",
     "minted_connect.dataframes": "to_arrow to_pandas to_polars",
     "minted_connect.feed.sinks.parquet": "ParquetSink",
     "minted_connect.feed.sinks.sqlite": "SqliteSink",
@@ -262,6 +263,7 @@ __all__ = [
     "PingResult",
     "PoolTimeout",
     "PostgresJournal",
+    "PriceAlert",
     "PriceChanged",
     "PriceFix",
     "PriceFixExpired",

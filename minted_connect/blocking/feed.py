@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self, cast
 
-from minted_connect.blocking.lift import END, Facade, blocking, blocking_as, close_on_exit, direct, step
+from minted_connect.blocking.lift import END, Facade, blocking, blocking_as, blocking_iter, close_on_exit, direct, step
 from minted_connect.errors import ClientClosedError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
 
@@ -47,6 +47,7 @@ class BlockingRateFeed(Facade[RateFeed]):
     record: Final = blocking(RateFeed.record)
     latest: Final = direct(RateFeed.latest)
     wait_for: Final = blocking(RateFeed.wait_for)
+    alerts: Final = blocking_iter(RateFeed.alerts)
 
     @property
     def failures(self) -> int:

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from minted_connect._version import __version__
-from minted_connect.cli import audit, baskets, buy, customers, doctor, journal, orders, prices, purchases, tools
+from minted_connect.cli import (
+    audit,
+    baskets,
+    buy,
+    customers,
+    doctor,
+    journal,
+    live_prices,
+    order,
+    orders,
+    prices,
+    purchases,
+    tools,
+)
 from minted_connect.cli.command import command
 from minted_connect.cli.usage import OneLineErrorGroup
 
@@ -76,6 +89,8 @@ def _load_no_settings(_common: Mapping[str, Any], _given: Mapping[str, Any]) -> 
 
 _PRICES, _PURCHASES, _RECORDS, _TOOLS = "Prices", "Customers and purchases", "Records", "Tools"
 
+command(prices.rates_app, "record")(live_prices.record)
+command(prices.rates_app, "alert")(live_prices.alert)
 app.add_typer(prices.rates_app, name="rates", rich_help_panel=_PRICES)
 command(app, "products", rich_help_panel=_PRICES)(prices.products)
 app.add_typer(customers.customer_app, name="customer", rich_help_panel=_PURCHASES)
@@ -88,6 +103,7 @@ command(app, "reconcile", client=False, load_settings=_load_reconcile_settings, 
 )
 command(app, "wallet", rich_help_panel=_RECORDS)(customers.wallet)
 command(app, "orders", rich_help_panel=_RECORDS)(orders.orders)
+command(app, "order", rich_help_panel=_RECORDS)(order.order)
 command(app, "journal", client=False, load_settings=_load_journal_settings, rich_help_panel=_RECORDS)(journal.journal)
 command(app, "receipt", rich_help_panel=_RECORDS)(orders.receipt)
 command(app, "invoice", rich_help_panel=_RECORDS)(orders.invoice)

@@ -13,13 +13,23 @@ if TYPE_CHECKING:
     from minted_connect.cli.output import Output
     from minted_connect.models import Basket
 
-__all__ = ["basket_app", "print_basket"]
+__all__ = ["FEES", "ITEM", "basket_app", "print_basket"]
 
 basket_app: typer.Typer = typer.Typer(help="Show and change the open basket of a customer.", no_args_is_help=True)
 
 _Sku = Annotated[str, typer.Argument(metavar="SKU", help="SKU of the product.")]
 _Kind = Literal["buy", "sell", "delivery"]
-_ITEM: Final = {"sku": "sku", "item": "product_name", "pieces": "amount", "each": "price", "total": "total"}
+FEES: Final = {
+    "items": "price",
+    "charge fee": "charge_fee",
+    "minting fee": "minting_fee",
+    "storage fee": "storage_fee",
+    "insurance": "insurance_price",
+    "delivery": "delivery_cost",
+    "VAT on fees": "charges_vat",
+}
+"""Attributes of a basket or order that add up to its total, by their labels."""
+ITEM: Final = {"sku": "sku", "item": "product_name", "pieces": "amount", "each": "price", "total": "total"}
 
 
 def print_basket(out: Output, basket: Basket | None) -> None:
@@ -31,16 +41,8 @@ def print_basket(out: Output, basket: Basket | None) -> None:
             out.print_message("there is no open basket")
         return
     currency, lock = basket.currency_code, basket.price_fix
-    out.print_records(basket.items, _ITEM, f"Basket to {basket.kind or basket.type}, in {currency}")
-    rows: list[list[object]] = [
-        ["items", basket.price],
-        ["charge fee", basket.charge_fee],
-        ["minting fee", basket.minting_fee],
-        ["storage fee", basket.storage_fee],
-        ["insurance", basket.insurance_price],
-        ["delivery", basket.delivery_cost],
-        ["VAT on fees", basket.charges_vat],
-    ]
+    out.print_records(basket.items, ITEM, f"Basket to {basket.kind or basket.type}, in {currency}")
+    rows: list[list[object]] = [[label, getattr(basket, name)] for label, name in FEES.items()]
     rows = [row for row in rows if row[1]]
     rows.append(["total received" if basket.kind == "sell" else "total paid", basket.paid_total])
     out.print_table(["", currency], rows)

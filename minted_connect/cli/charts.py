@@ -21,12 +21,14 @@ from minted_connect.models import RatePoint
 __all__ = ["check_file", "draw", "save"]
 
 _HEIGHT: Final = 20
+_PRICES: Final = {"buy": ("braille", "green"), "sell": ("dot", "red")}
+"""Marker and colour of each price: without colours, the markers tell them apart."""
 _NEEDS_EXTRA: Final = "a chart needs its extra"
 _HEADER: Final = [column.name for column in POINTS]
 
 
 def draw(points: Sequence[RatePoint], width: int, *, colour: bool) -> str:
-    """Return a text chart of spot prices.
+    """Return a text chart of the buy and sell prices, with axes of price and time.
 
     Raises:
         ConfigurationError: if plotext is not installed (`pip install "minted-connect[charts]"`).
@@ -42,10 +44,13 @@ def draw(points: Sequence[RatePoint], width: int, *, colour: bool) -> str:
     plot.ticks_color("default")
     for name, series in _series(points).items():
         times = [point.time.timestamp() for point in series]
-        plot.plot(times, [float(point.spot_price) for point in series], label=name, marker="braille")
+        for price, (marker, shade) in _PRICES.items():
+            values = [float(getattr(point, f"{price}_price")) for point in series]
+            plot.plot(times, values, label=f"{price} {name}", marker=marker, color=shade)
     first, last = (bound(point.time for point in points) for bound in (min, max))
     ticks = [first + (last - first) * part / 4 for part in range(5)]
     plot.xticks([tick.timestamp() for tick in ticks], [f"{tick:%Y-%m-%d}" for tick in ticks])
+    plot.ylabel(f"{', '.join(sorted({point.currency_code for point in points}))} per gram")
     chart = str(plot.build())
     return chart if colour else str(plot.uncolorize(chart))
 
@@ -100,8 +105,11 @@ def _plot(points: Sequence[RatePoint], format_: str) -> bytes:
     figure = figure_class(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     for name, series in _series(points).items():
-        axes.plot([point.time for point in series], [float(point.spot_price) for point in series], label=name)
-    axes.set_ylabel("spot price per gram")
+        for price, style in (("buy", "-"), ("sell", "--")):
+            values = [float(getattr(point, f"{price}_price")) for point in series]
+            axes.plot([point.time for point in series], values, style, label=f"{price} {name}")
+    axes.set_xlabel("time")
+    axes.set_ylabel(f"{', '.join(sorted({point.currency_code for point in points}))} per gram")
     axes.grid(visible=True, alpha=0.3)
     if points:
         axes.legend()

@@ -34,9 +34,23 @@ def _flag(name: str, help_: str) -> tuple[Any, bool]:
     return Annotated[bool, typer.Option(name, help=help_, rich_help_panel=_PANEL)], False
 
 
+def _complete_profile(incomplete: str) -> list[str]:
+    from minted_connect.cli.profiles import profile_names  # noqa: PLC0415 - `--help` does not need it
+
+    return [name for name in profile_names() if name.startswith(incomplete)]
+
+
 _SHARED: Final[Mapping[str, tuple[Any, Any]]] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, with amounts as strings.")], False),
-    "profile": _text_option("Profile of the configuration file."),
+    "profile": (
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Profile of the configuration file.", rich_help_panel=_PANEL, autocompletion=_complete_profile
+            ),
+        ],
+        None,
+    ),
     "base_url": _text_option("URL of the server. Defaults to the vendor's staging server."),
     "username": _text_option("User name of the partner account."),
     "password_file": _text_option("File that contains the password."),

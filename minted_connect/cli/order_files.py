@@ -61,8 +61,9 @@ def to_objects(orders: Sequence[Order], *, with_tokens: bool) -> list[dict[str, 
         for one in objects:
             for name in _TOKENS:
                 one.pop(name, None)
+            payment: dict[str, Any] = one.get("payment") or {}
             for name in _PAYMENT_TOKENS:
-                (one.get("payment") or {}).pop(name, None)
+                payment.pop(name, None)
     return objects
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 from rich.console import Console
@@ -26,6 +26,10 @@ from minted_connect.models import Deal
 from minted_connect.serialization import to_dict
 
 __all__ = ["Output", "build_table", "format_cell", "to_jsonable"]
+
+
+_MAX_WORD: Final = 16
+"""Number of characters from which a word may be broken."""
 
 
 def format_cell(value: object) -> str:
@@ -134,9 +138,25 @@ class Output:
             for row in [*lines, *rows]:
                 self.print_line("\t".join([format_cell(cell) for cell in row]))
             return
+        if any(header) and rows and _min_width(header, rows) > self.console.width:
+            # Too narrow: a table for each row, with a line for each column.
+            for row in rows:
+                cells = [[name, cell] for name, cell in zip(header, row, strict=True) if cell not in {None, ""}]
+                self.console.print(build_table(["", ""], cells, title))
+            return
         self.console.print(build_table(header, rows, title))
         if not rows:
             self.console.print(Text("no rows", style="dim"))
+
+
+def _min_width(header: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """Return the width of a table in which no amount, date or name of up to 16 characters is broken."""
+    return 1 + sum(3 + _word_width(name, [row[number] for row in rows]) for number, name in enumerate(header))
+
+
+def _word_width(name: str, values: Iterable[object]) -> int:
+    words = [word for value in [name, *values] for word in format_cell(value).split(" ")]
+    return max(min(len(word), _MAX_WORD) for word in words)
 
 
 def build_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
@@ -146,7 +166,13 @@ def build_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
         values = [row[number] for row in rows if row[number] is not None]
         right = bool(values) and all(isinstance(value, int | Decimal) for value in values)
         # Fold, never truncate: a truncated amount reads as another amount.
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
+        table.add_column(
+            name,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right,
+            min_width=_word_width(name, values) if any(header) else None,
+        )
     for row in rows:
         table.add_row(*[cell if isinstance(cell, Text) else Text(format_cell(cell)) for cell in row])
     return table

@@ -41,6 +41,7 @@ __all__ = [
     "config_path",
     "expand_home",
     "load_settings",
+    "profile_names",
     "server_url",
 ]
 
@@ -153,6 +154,16 @@ def _document(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         # The parser's message gives line and column, and no text of the file.
         raise ConfigurationError(f"profile: {file} is not TOML: {error}") from None
+
+
+def profile_names() -> list[str]:
+    """Return the names of the profiles, for completion in a shell; empty if the file cannot be read."""
+    try:
+        file = config_path()
+        profiles: Any = _document(file).get("profiles") if file is not None else None
+    except (ConfigurationError, OSError):
+        return []
+    return sorted(cast("dict[str, Any]", profiles)) if isinstance(profiles, dict) else []
 
 
 def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str, Any]:

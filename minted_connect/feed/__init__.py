@@ -3,6 +3,7 @@
 This package depends on no resource and no client: the functions that fetch rates and their history are passed to it.
 """
 
+from minted_connect.feed.alerts import PriceAlert
 from minted_connect.feed.candles import Candle, ohlc
 from minted_connect.feed.feed import RateFeed
 from minted_connect.feed.fleet.member import Fleet, FleetMember
@@ -22,6 +23,7 @@ __all__ = [
     "JsonLinesSink",
     "LocalSource",
     "Poller",
+    "PriceAlert",
     "RateFeed",
     "Sink",
     "Source",

@@ -7,8 +7,10 @@ import inspect
 import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from contextvars import Context
 from datetime import datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +26,7 @@ from minted_connect.errors import (
     Phase,
     RequestTimeout,
 )
+from minted_connect.feed.alerts import PriceAlert, PriceName, check_limits, find_alerts
 from minted_connect.feed.hub import Buffered, Hub, Latest, Subscription
 from minted_connect.feed.sinks.base import Sink, check_patience
 from minted_connect.feed.sinks.recording import write_ticks
@@ -253,6 +256,39 @@ class RateFeed:
             search.cancel()
             timer.cancel()
             await asyncio.gather(search, timer, return_exceptions=True)
+
+    async def alerts(
+        self,
+        *,
+        above: Decimal | int | None = None,
+        below: Decimal | int | None = None,
+        price: PriceName = "spot",
+        currency_id: int | None = None,
+        metal: str | None = None,
+        sku: str | None = None,
+    ) -> AsyncGenerator[PriceAlert, None]:
+        """Yield an alert when a price reaches a limit, for each currency.
+
+        The first price counts, too. After an alert, the next one of the same limit comes when the price has been on the
+        other side. Stale ticks are ignored: an old price must not trigger an alert.
+
+        Args:
+            above: alert at this price or a higher one, money per gram.
+            below: alert at this price or a lower one, money per gram.
+            price: which price: `spot`, `buy` (what the customer pays), or `sell`.
+            currency_id: only this item currency.
+            metal: only this metal (`gold`).
+            sku: only the currency whose 1 g product has this sku.
+
+        Raises:
+            InvalidInput: if no limit is given, a limit is not a finite amount above 0, or `subscribe` rejects a filter.
+            MintedConnectError: the error that ended the feed, if one did.
+        """
+        upper, lower = check_limits(above, below, price)
+        ticks = self.subscribe(currency_id=currency_id, metal=metal, sku=sku, changes_only=True)
+        async with aclosing(find_alerts(ticks, above=upper, below=lower, price=price)) as alerts:
+            async for alert in alerts:
+                yield alert
 
     async def _run(self) -> None:
         if self._fetch_history is None:

@@ -34,6 +34,7 @@ from minted_connect import (
     OutcomeUnknown,
     Page,
     PingResult,
+    PriceAlert,
     Product,
     Rate,
     RateFeed,
@@ -214,4 +215,6 @@ async def rates(minted: AsyncMintedConnect) -> None:
             assert_type(tick.buy, Decimal)
         assert_type(feed.latest(), Tick | None)
         assert_type(await feed.wait_for(lambda tick: tick.buy < 500, timeout=60), Tick)
+        async for alert in feed.alerts(above=600, metal="gold"):
+            assert_type(alert, PriceAlert)
         assert_type(feed.last_error, MintedConnectError | None)

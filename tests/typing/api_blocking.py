@@ -36,6 +36,7 @@ from minted_connect import (
     OutcomeUnknown,
     Page,
     PingResult,
+    PriceAlert,
     Product,
     Rate,
     RatePoint,
@@ -209,5 +210,7 @@ def rates(minted: MintedConnect) -> None:
             assert_type(tick.buy, Decimal)
         assert_type(feed.latest(), Tick | None)
         assert_type(feed.wait_for(lambda tick: tick.buy < 500, timeout=60), Tick)
+        for alert in feed.alerts(above=600, metal="gold"):
+            assert_type(alert, PriceAlert)
         assert_type(feed.last_error, MintedConnectError | None)
         feed.close()
