@@ -13,6 +13,7 @@ from minted_connect.feed.schema import COLUMNS, Column, ColumnType, to_rows
 from minted_connect.feed.tick import Tick
 from minted_connect.model_columns import LINES, MODELS, explode
 from minted_connect.models.deal import Deal
+from minted_connect.models.page import Page
 from minted_connect.models.rate import RatePoint
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ __all__ = ["POINTS", "Decimals", "check_money", "import_arrow", "make_table", "t
 _SCALE: Final = 18
 _PRECISION: Final = 38
 """Of `decimal128`: 38 digits, 18 of them after the point."""
+
+_MAX_WHOLE: Final = 2**63
 
 _EXACT: Final = Context(prec=200, Emin=-999_999, Emax=999_999)
 """Normalizes amounts of up to 200 digits without rounding; the client accepts none of more than 100 from the server."""
@@ -74,17 +77,28 @@ def to_arrow(
     """
     if decimals not in ("exact", "float"):
         raise InvalidInput.of("decimals", "must be 'exact' or 'float'")
-    objects: list[Any] = [*rows]
+    objects = _to_list(rows)
     class_ = cast("type[Any]", type(objects[0]) if objects else (of or Tick))
     columns = _BY_CLASS.get(class_)
     if columns is None or not all(isinstance(each, class_) for each in objects):
         rule = f"must be one of {', '.join(sorted(each.__name__ for each in _BY_CLASS))}, and the same for all rows"
         raise InvalidInput.of("rows" if objects else "of", rule)
+    if of is not None and class_ is not of:
+        raise InvalidInput.of("rows", f"must be of the class {of.__name__}")
     if lines:
         if not issubclass(class_, Deal):
             raise InvalidInput.of("lines", "must not be used: only orders and baskets have lines")
         objects, columns = [*explode(objects)], LINES
     return make_table(to_rows(objects, columns), columns, decimals)
+
+
+def _to_list(rows: Any) -> list[Any]:
+    if not isinstance(rows, Iterable):
+        raise InvalidInput.of("rows", "must be a list or a page of models")
+    if isinstance(rows, Page) and rows.unreadable:
+        number = len(rows.unreadable)
+        raise InvalidInput.of("rows", f"{number} of the page cannot be read: pass its items to leave them out")
+    return [*cast("Iterable[Any]", rows)]
 
 
 def to_polars(
@@ -115,7 +129,9 @@ def to_pandas(
     """
     table = to_arrow(rows, lines=lines, decimals=decimals, of=of)
     pandas = _import("pandas")
-    return table.to_pandas(types_mapper=pandas.ArrowDtype if decimals == "exact" else None)
+    # Whole numbers with gaps would become floats.
+    whole = {import_arrow().int64(): pandas.Int64Dtype()}
+    return table.to_pandas(types_mapper=pandas.ArrowDtype if decimals == "exact" else whole.get)
 
 
 def import_arrow(submodule: str = "") -> Any:
@@ -149,6 +165,9 @@ def make_table(
         ColumnType.SECONDS: pa.float64(),
         ColumnType.FLAG: pa.bool_(),
     }
+    for column in columns:
+        if column.kind is ColumnType.WHOLE and any(abs(row[column.name] or 0) >= _MAX_WHOLE for row in rows):
+            raise InvalidInput.of(column.name, "must fit into 64 bits")
     convert = _normalize if decimals == "exact" else _to_float
     if decimals == "exact":
         check_money(rows, columns)

@@ -83,6 +83,6 @@ def hide_password(value: str | Secret | CredentialsFunction) -> Secret | Credent
     return Secret(value) if isinstance(value, str) else value
 
 
-CredentialsFunction = Callable[[], "str | Secret | Credentials | Awaitable[str | Secret | Credentials]"]
+CredentialsFunction = Callable[[], str | Secret | Credentials | Awaitable[str | Secret | Credentials]]
 """Returns the password, or user name and password: a plain function, called in a worker thread, or a coroutine
 function."""

@@ -33,7 +33,8 @@ __all__ = ["from_dict", "from_json", "is_data", "to_dict", "to_json", "to_json_v
 
 _T = TypeVar("_T")
 
-_NUMBER: Final = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?([eE][+-]?[0-9]{1,2})?")
+_DIGITS: Final = 100
+_NUMBER: Final = re.compile(rf"-?[0-9]{{1,{_DIGITS}}}(\.[0-9]{{1,{_DIGITS}}})?([eE][+-]?[0-9]{{1,2}})?")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d(:\d\d)?)")
 _UNKNOWN: Final = "unknown"
 """Key of the fields of a response that the models do not know."""
@@ -63,8 +64,8 @@ def to_dict(
         mode: `"python"` keeps `Decimal`, dates, times and enumerations; in `"json"`, all values can be passed to
             `json.dumps`: money and weights are strings, and times are ISO 8601.
         redact: Replace values that the `repr` masks by `***`.
-        unknown: Include the fields of the response that the model does not know, with their names in JSON, as the key
-            `unknown`.
+        unknown: Include the fields of the response, or of the row of a page, that the model does not know, with their
+            names in JSON, as the key `unknown`. Those of its items and of the customer are not included.
 
     Raises:
         InvalidInput: if `model` is not a model, or `mode` is another one.
@@ -110,16 +111,22 @@ def to_json_value(value: Any, *, redact: bool = False, unknown: bool = False) ->
     """
     if value is None or isinstance(value, bool | int | str):
         return value.value if isinstance(value, enum.Enum) else value
-    if isinstance(value, float | Decimal):
+    if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput.of("value", "must contain finite numbers only")
-        return value if isinstance(value, float) else format(value, "f")
+        return value
+    if isinstance(value, Decimal):
+        if not value.is_finite() or not _NUMBER.fullmatch(text := format(value, "f")):
+            raise InvalidInput.of("value", f"must contain finite numbers with at most {_DIGITS} digits only")
+        return text
     if isinstance(value, datetime):
         return re.sub(r"\+00:00$", "Z", value.isoformat())  # as pydantic
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):
         members = cast("Mapping[object, Any]", value).items()
+        if not all(isinstance(name, str) for name, _ in members):
+            raise InvalidInput.of("value", "must have text as keys of its objects")
         return {str(name): to_json_value(item, redact=redact, unknown=unknown) for name, item in members}
     if isinstance(value, list | tuple):
         return [to_json_value(item, redact=redact, unknown=unknown) for item in cast("list[Any]", value)]
@@ -143,9 +150,22 @@ def to_json(value: Any, *, redact: bool = False, unknown: bool = False, indent: 
     Raises:
         InvalidInput: if a value has no form in JSON, such as an infinite number or a set.
     """
-    plain = to_json_value(value, redact=redact, unknown=unknown)
     separators = (",", ":") if indent is None else None
-    return json.dumps(plain, ensure_ascii=False, indent=indent, separators=separators)
+    try:
+        plain = to_json_value(value, redact=redact, unknown=unknown)
+        text = json.dumps(plain, ensure_ascii=False, indent=indent, separators=separators)
+        text.encode()
+    except UnicodeEncodeError:
+        rule = "must contain valid Unicode only"
+    except RecursionError:
+        rule = "must not be nested so deeply, or contain itself"
+    except InvalidInput:
+        raise
+    except ValueError:  # Python limits the digits of a whole number
+        rule = "must not contain whole numbers of thousands of digits"
+    else:
+        return text
+    raise InvalidInput.of("value", rule)
 
 
 # --- from plain data -------------------------------------------------------------------------------------------------

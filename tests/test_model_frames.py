@@ -18,6 +18,7 @@ from minted_connect import (
     Product,
     Rate,
     RatePoint,
+    UnreadableRow,
     to_arrow,
     to_pandas,
     to_polars,
@@ -37,6 +38,7 @@ def sample(name: str, type_: Any) -> Any:
 ORDER: Order = sample("complete_delivery.response.json", Order)
 BASKET: Basket = sample("update_basket_item.response.json", Basket)
 HOLDING = Holding("Bar", sku="MNTBAE0001", product_weight=Decimal("1.00"), amount=Decimal(3))
+ODD_PAGE = Page((ORDER,), 1, 1, 10, 2, {}, (UnreadableRow("data.data[1]", ()),))
 PRODUCT = Product(7, "Bar", "MNTBAE0001", list_price=Decimal("592.34"))
 
 
@@ -124,12 +126,27 @@ def test_amounts_beyond_exact_columns_are_converted_to_floats_only() -> None:
         ([HOLDING], {"lines": True}, "^lines: must not be used"),
         ([], {"lines": True}, "^lines: must not be used"),
         ([ORDER], {"decimals": "text"}, "^decimals: must be 'exact' or 'float'"),
+        ([ORDER], {"of": Product}, "^rows: must be of the class Product"),
+        (None, {}, "^rows: must be a list or a page of models"),
+        (ORDER, {}, "^rows: must be a list or a page of models"),
+        ([attrs.evolve(ORDER, id=2**63)], {}, "^id: must fit into 64 bits"),
+        (
+            Page((ORDER,), 1, 1, 10, 2, {}, (UnreadableRow("data.data[1]", ()),)),
+            {},
+            "^rows: 1 of the page cannot be read",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(rows: Any, arguments: Any, message: str) -> None:
     for convert in (to_arrow, to_pandas, to_polars):
         with pytest.raises(InvalidInput, match=message):
             convert(rows, **arguments)
+
+
+def test_whole_numbers_with_gaps_stay_whole() -> None:
+    frame = to_pandas([attrs.evolve(PRODUCT, stock=2**53 + 1), attrs.evolve(PRODUCT, stock=None)], decimals="float")
+    assert int(frame["stock"][0]) == 2**53 + 1
+    assert frame["stock"].isna().tolist() == [False, True]
 
 
 def test_rates_become_rows() -> None:

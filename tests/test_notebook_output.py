@@ -62,10 +62,15 @@ def shown(model: Any) -> Parser:
 def test_order_is_shown_in_one_short_line() -> None:
     assert repr(ORDER) == "<Order 11120 delivery: Pending, 1 line, 3.15 AED, 2026-03-26 10:50+00:00>"
     assert repr(BASKET).startswith(f"<Basket {BASKET.id} buy: ")
+    assert repr(RATE) == "<Rate gold Dirham Gold: buy 592.34, sell 1 AED/g, 2026-03-26 10:50+00:00>"
+    assert (
+        repr(Completion(ORDER, differences=("x",), replayed=True)) == f"<Completion: {ORDER!r}, replayed, 1 difference>"
+    )
+    assert repr(Completion(None, {"id": "7"})) == "<Completion: order 7, unreadable>"
     assert repr(Page((ORDER,), 1, 3, 10, 25)) == "<Page: 1 of 25 rows, page 1 of 3>"
 
 
-@given(st.text(), st.text(), st.decimals(allow_nan=False, allow_infinity=False), st.integers(0, 10**15))
+@given(st.text(), st.text(), st.decimals(allow_nan=False, allow_infinity=False), st.integers(0, 10**60))
 def test_repr_of_any_order_has_at_most_120_characters(status: str, code: str, total: Decimal, number: int) -> None:
     order = attrs.evolve(ORDER, status_name=status, type=status, currency_code=code, paid_total=total, id=number)
     assert len(repr(order)) <= 120

@@ -120,6 +120,19 @@ def test_model_survives_plain_data_and_json(class_: Any, data: st.DataObject) ->
         assert type(restored) is class_
 
 
+def nested_list(depth: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+def cyclic_list() -> list[Any]:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    return cycle
+
+
 def sample(name: str, type_: Any) -> Any:
     return structure(loads((SAMPLES / name).read_bytes())["data"], type_)
 
@@ -207,6 +220,26 @@ def test_containers_of_models_become_json(order: Order) -> None:
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"x", float("nan"), Decimal("Infinity"), [{"x": object()}]])
 def test_values_without_a_form_in_json_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^value: must"):
+        to_json(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Decimal("1E+120"),
+        Decimal("1E-101"),
+        Decimal("1E+5000"),
+        10**5000,
+        "\ud800",
+        {1: "a", "1": "b"},
+        {None: 1},
+        nested_list(5000),
+        cyclic_list(),
+    ],
+    ids=["large", "fraction", "huge", "digits", "surrogate", "number as key", "none as key", "nested", "cycle"],
+)
+def test_values_that_from_json_could_not_read_are_refused(value: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^value: must"):
         to_json(value)
 

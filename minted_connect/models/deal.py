@@ -236,7 +236,7 @@ class Deal(HasResponse):
         parts = (self.kind or self.type, self.status, f"{number} line{'' if number == 1 else 's'}", self.paid_total)
         kind, status, lines, total = (shorten(part, 24) for part in parts)
         currency, time = shorten(self.currency_code, 8), self.order_at.isoformat(" ", "minutes")
-        return f"<{type(self).__name__} {self.id} {kind}: {status}, {lines}, {total} {currency}, {time}>"
+        return f"<{type(self).__name__} {shorten(self.id, 20)} {kind}: {status}, {lines}, {total} {currency}, {time}>"
 
     def _repr_html_(self) -> str:
         from minted_connect.html import deal_to_html  # noqa: PLC0415

@@ -181,7 +181,7 @@ class Invoice(HasResponse):
     """The JSON object as received, unknown keys included."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Completion:
     """Result of a completion that the server executed: the basket was bought, sold or shipped.
 
@@ -200,6 +200,13 @@ class Completion:
     """Differences between the order and what was agreed to, in words."""
     replayed: bool = False
     """Whether the reference had been completed before, so that this call sent no completion."""
+
+    def __repr__(self) -> str:
+        shown = repr(self.order) if self.order is not None else f"order {self.order_id}, unreadable"
+        facts = [name for name in ("reconciled", "replayed") if getattr(self, name)]
+        if self.differences:
+            facts.append(f"{len(self.differences)} difference{'' if len(self.differences) == 1 else 's'}")
+        return f"<{type(self).__name__}: {', '.join([shown, *facts])}>"
 
     def _repr_html_(self) -> str:
         from minted_connect.html import completion_to_html  # noqa: PLC0415

@@ -7,15 +7,32 @@ model from what `to_dict` returns, in either mode, and never converts a float to
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_origin
 
 import attrs
+
+from minted_connect.errors import InvalidInput
+from minted_connect.models.masking import STARS
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
 __all__ = ["add_pydantic_schema"]
+
+
+class _Refused(str):
+    """Takes the place of data that does not match, in texts of pydantic."""
+
+    __slots__ = ("error",)
+
+    def __new__(cls, error: InvalidInput) -> Self:
+        """Return a text without the data."""
+        refused = super().__new__(cls, STARS)
+        refused.error = error
+        return refused
+
+    error: InvalidInput
 
 
 def add_pydantic_schema(class_: type) -> None:
@@ -26,18 +43,22 @@ def add_pydantic_schema(class_: type) -> None:
 def _get_core_schema(class_: Any, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
     from pydantic_core import PydanticCustomError, core_schema  # noqa: PLC0415
 
-    from minted_connect.errors import InvalidInput  # noqa: PLC0415
     from minted_connect.serialization import from_dict, is_data  # noqa: PLC0415
 
     model = source if get_origin(source) is class_ else class_
     fields = [field for field in attrs.fields(attrs.resolve_types(class_)) if is_data(field)]
 
-    def validate(value: Any) -> Any:
+    def restore(value: Any) -> Any:
         try:
             return from_dict(model, value)
         except InvalidInput as error:
-            reason = {"field": error.field, "rule": error.rule}
-        raise PydanticCustomError("minted_connect", "{field}: {rule}", reason)
+            return _Refused(error)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, _Refused):
+            reason = {"field": value.error.field, "rule": value.error.rule}
+            raise PydanticCustomError("minted_connect", "{field}: {rule}", reason)
+        return value
 
     def to_members(value: Any) -> dict[str, Any]:
         return {field.name: getattr(value, field.name) for field in fields}
@@ -51,9 +72,13 @@ def _get_core_schema(class_: Any, source: Any, handler: GetCoreSchemaHandler) ->
         },
         cls_name=class_.__name__,
     )
-    return core_schema.no_info_plain_validator_function(
-        validate,
-        json_schema_input_schema=members,
+    # Two steps, because pydantic quotes the input of a step that raises, and the data may be personal.
+    steps = [
+        core_schema.no_info_plain_validator_function(restore, json_schema_input_schema=members),
+        core_schema.no_info_plain_validator_function(check),
+    ]
+    return core_schema.chain_schema(
+        steps,
         serialization=core_schema.plain_serializer_function_ser_schema(to_members, return_schema=members),
         ref=_reference(model),
         metadata={"pydantic_js_updates": {"title": class_.__name__}},

@@ -10,13 +10,14 @@ from typing import Any
 import attrs
 
 from minted_connect.models.json_types import DIGITS
+from minted_connect.models.masking import shorten
 from minted_connect.models.product import MetalType
 from minted_connect.response_info import HasResponse
 
 __all__ = ["Rate", "RatePoint"]
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, repr=False)
 class Rate(HasResponse):
     """Current price of one metal account. Inferred from Partner pricefix (api-3826800, 2025-01-17; S26)."""
 
@@ -39,6 +40,12 @@ class Rate(HasResponse):
     """Sku of the 1 g product."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The JSON object as received, unknown keys included."""
+
+    def __repr__(self) -> str:
+        names = f"{shorten(self.metal_type, 12)} {shorten(self.currency_name, 24)}"
+        prices = f"buy {shorten(self.buy_price, 16)}, sell {shorten(self.sell_price, 16)}"
+        time = self.updated_at.isoformat(" ", "minutes")
+        return f"<Rate {names}: {prices} {shorten(self.currency_code, 8)}/g, {time}>"
 
     def _repr_html_(self) -> str:
         from minted_connect.html import rows_to_html  # noqa: PLC0415

@@ -81,7 +81,10 @@ async def first_alert(sandbox: Sandbox, flavour: str, **arguments: Any) -> Price
     """Return the first alert of a feed of either client."""
     settings = (sandbox.username, sandbox.password)
     if flavour == "async":
-        async with AsyncMintedConnect(*settings, base_url=sandbox.url) as minted, minted.rates.feed(interval=0.05) as feed:
+        async with (
+            AsyncMintedConnect(*settings, base_url=sandbox.url) as minted,
+            minted.rates.feed(interval=0.05) as feed,
+        ):
             return await anext(feed.alerts(**arguments))
 
     def wait() -> PriceAlert:

@@ -8,6 +8,10 @@ from decimal import Decimal
 from typing import Annotated, Any, get_type_hints
 
 import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("openapi_spec_validator")
+
 from fastapi import Body, FastAPI
 from openapi_spec_validator import validate
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -15,6 +19,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from minted_connect import (
     AsyncMintedConnect,
     Basket,
+    Customer,
     MintedConnect,
     Options,
     Order,
@@ -217,6 +222,24 @@ async def test_models_are_fields_of_pydantic_models(minted: tuple[AsyncMintedCon
     with pytest.raises(ValidationError, match=r"data.id: must be a whole number"):
         Sale.model_validate({"order": {**to_dict(order), "id": "x"}})
     assert TypeAdapter(list[Order]).validate_python([order]) == [order]
+
+
+@pytest.mark.requirement(33)
+async def test_errors_of_pydantic_do_not_quote_the_data() -> None:
+    person = {"external_id": "canary-1", "firstname": "canary-2", "email": "canary-3", "id": "canary-4"}
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(list[Customer]).validate_python([person])
+    assert "data.id: must be a whole number" in str(caught.value)
+    assert "canary" not in f"{caught.value}{caught.value.errors()}{caught.value.json()}"
+    app = FastAPI()
+
+    @app.post("/customer")
+    async def customer(customer: Annotated[Customer, Body()]) -> None:
+        raise AssertionError(customer)
+
+    status, body = await request(app, "POST", "/customer", person)
+    assert status == 422
+    assert "canary" not in str(body)
 
 
 ERRORS: list[tuple[MintedConnectError, int]] = [
