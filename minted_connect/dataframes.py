@@ -98,7 +98,7 @@ def _to_list(rows: Any) -> list[Any]:
     if isinstance(rows, Page) and rows.unreadable:
         number = len(rows.unreadable)
         raise InvalidInput.of("rows", f"{number} of the page cannot be read: pass its items to leave them out")
-    return [*cast("Iterable[Any]", rows)]
+    return [*rows]
 
 
 def to_polars(

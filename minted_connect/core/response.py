@@ -16,6 +16,7 @@ from minted_connect.core.failures import attach_request
 from minted_connect.core.headers import request_id as find_request_id
 from minted_connect.core.request import Request
 from minted_connect.errors import APIError, IntegrityError, ProtocolError, RequestInfo, UnexpectedRedirect
+from minted_connect.models.introspection import make_introspectable
 from minted_connect.response_info import ResponseInfo
 from minted_connect.secret import Secret
 
@@ -57,6 +58,9 @@ class Response(ResponseInfo):
     def is_null(self) -> bool:
         """Whether `data` is null, or the `[]` or `""` that PHP may write for a missing object."""
         return self.data is None or self.data in ([], "")
+
+
+make_introspectable(Response)
 
 
 class BodyTooLarge(aiohttp.ClientError):

@@ -59,6 +59,7 @@ def make_introspectable(cls: type) -> None:
     # imports, so `inspect.signature(cls, eval_str=True)` would fail.
     if cls.__base__ is not None and attrs.has(cls.__base__):
         annotations: dict[str, object] = vars(cls)["__init__"].__annotations__
-        annotations |= {name: hint for name, hint in get_type_hints(cls).items() if name in annotations}
+        hints = get_type_hints(cls)
+        annotations |= {field.alias: hints[field.name] for field in attrs.fields(cls) if field.alias in annotations}
     # Python calls `__get__` of a `__doc__` object that has this method.
     type.__setattr__(cls, "__doc__", _FieldDocs(cls.__doc__ or ""))

@@ -73,7 +73,7 @@ def _get_core_schema(class_: Any, source: Any, handler: GetCoreSchemaHandler) ->
         cls_name=class_.__name__,
     )
     # Two steps, because pydantic quotes the input of a step that raises, and the data may be personal.
-    steps = [
+    steps: list[CoreSchema] = [
         core_schema.no_info_plain_validator_function(restore, json_schema_input_schema=members),
         core_schema.no_info_plain_validator_function(check),
     ]

@@ -1,4 +1,4 @@
-"""`python -m tests.cli.transcripts`: every command against a sandbox, at 50, 80 and 200 columns, on a terminal and piped.
+"""`python -m tests.cli.transcripts`: every command at 50, 80 and 200 columns, on a terminal and piped.
 
 It prints what a user sees, to be read by people.
 """
