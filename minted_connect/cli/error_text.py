@@ -40,6 +40,8 @@ _PHRASES: Final[Mapping[str, str]] = {
     "or assign it to this one with complete.adopt(intent)": "or assign it to this one in a program (complete.adopt)",
     "set Options.journal_account": "set journal_account in the profile",
     "Options.read_only": "read_only",
+    "must be given, or below": "must be given, or --below",
+    "must be higher than below": "must be higher than --below",
     "start and end go together": "is required with --end",
     "GET (raw)": "GET a request",
     "/{}": "/...",
@@ -56,6 +58,9 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "currency_id": "--currency-id",
     "max_total": "--max-total",
     "reference": "--reference",
+    "above": "--above",
+    "below": "--below",
+    "exec": "--exec",
     "interval": "--interval",
     "language": "--language",
 }

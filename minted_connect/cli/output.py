@@ -139,10 +139,7 @@ class Output:
                 self.print_line("\t".join([format_cell(cell) for cell in row]))
             return
         if any(header) and rows and _min_width(header, rows) > self.console.width:
-            # Too narrow: a table for each row, with a line for each column.
-            for row in rows:
-                cells = [[name, cell] for name, cell in zip(header, row, strict=True) if cell not in {None, ""}]
-                self.console.print(build_table(["", ""], cells, title))
+            self.console.print(_build_lists(header, rows, title))
             return
         self.console.print(build_table(header, rows, title))
         if not rows:
@@ -157,6 +154,19 @@ def _min_width(header: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
 def _word_width(name: str, values: Iterable[object]) -> int:
     words = [word for value in [name, *values] for word in format_cell(value).split(" ")]
     return max(min(len(word), _MAX_WORD) for word in words)
+
+
+def _build_lists(header: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> Table:
+    """Build a table for a narrow terminal, with a line for each value and a section for each row."""
+    table = Table(title=title or None, title_justify="left", show_header=False)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        for name, cell in zip(header, row, strict=True):
+            if cell not in {None, ""}:
+                table.add_row(name, cell if isinstance(cell, Text) else Text(format_cell(cell)))
+        table.add_section()
+    return table
 
 
 def build_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:

@@ -64,12 +64,12 @@ def test_record_writes_prices_to_a_file(minted: Minted, tmp_path: Path, name: st
     [
         (("record", "prices.txt"), 2, "file: must end in one of .csv, .jsonl, .db, .sqlite"),
         (("record", "/no/such/directory/p.csv"), 2, "file: the directory /no/such/directory does not exist"),
-        (("alert",), 2, "above: must be given, or below"),
-        (("alert", "--above", "x"), 2, "above: must be a number, such as 592.50"),
-        (("alert", "--above", "-5"), 2, "above: must be finite and above 0"),
-        (("alert", "--above", "5", "--exec", "no-such-program"), 2, "exec: must begin with a program that exists"),
-        (("alert", "--above", "5", "--exec", "'"), 2, "exec: has a quotation mark without its end"),
-        (("alert", "--above", "5", "--exec", ""), 2, "exec: must begin with a program that exists"),
+        (("alert",), 2, "--above: must be given, or --below"),
+        (("alert", "--above", "x"), 2, "--above: must be a number, such as 592.50"),
+        (("alert", "--above", "-5"), 2, "--above: must be finite and above 0"),
+        (("alert", "--above", "5", "--exec", "no-such-program"), 2, "--exec: must begin with a program that exists"),
+        (("alert", "--above", "5", "--exec", "'"), 2, "--exec: has a quotation mark without its end"),
+        (("alert", "--above", "5", "--exec", ""), 2, "--exec: must begin with a program that exists"),
     ],
 )
 def test_wrong_arguments_are_one_error(minted: Minted, arguments: Any, code: int, message: str) -> None:

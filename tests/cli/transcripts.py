@@ -31,7 +31,7 @@ COMMANDS = (
     "rates alert --above 1 --metal gold --count 1",
     "rates alert",
     "products --limit 3",
-    f"customer show {CUSTOMER}",
+    f"customer get {CUSTOMER}",
     f"basket show {CUSTOMER}",
     f"basket add {CUSTOMER} {GOLD}",
     f"buy {CUSTOMER} --dry-run",
