@@ -141,7 +141,7 @@ class Output:
         if any(header) and rows and _min_width(header, rows) > self.console.width:
             self.console.print(_build_lists(header, rows, title))
             return
-        self.console.print(build_table(header, rows, title))
+        self.console.print(build_table(header, rows, title, keeps_words=True))
         if not rows:
             self.console.print(Text("no rows", style="dim"))
 
@@ -152,8 +152,12 @@ def _min_width(header: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
 
 
 def _word_width(name: str, values: Iterable[object]) -> int:
-    words = [word for value in [name, *values] for word in format_cell(value).split(" ")]
-    return max(min(len(word), _MAX_WORD) for word in words)
+    width = 0
+    for value in [name, *values]:
+        longest = max(len(word) for word in format_cell(value).split(" "))
+        # Amounts are never broken.
+        width = max(width, longest if isinstance(value, int | Decimal) else min(longest, _MAX_WORD))
+    return width
 
 
 def _build_lists(header: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> Table:
@@ -169,8 +173,18 @@ def _build_lists(header: Sequence[str], rows: Sequence[Sequence[object]], title:
     return table
 
 
-def build_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """Build a table for a terminal. Columns that contain only numbers are right-aligned."""
+def build_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", *, keeps_words: bool = False
+) -> Table:
+    """Build a table for a terminal. Columns that contain only numbers are right-aligned.
+
+    Args:
+        header: Names of the columns; none is shown if all are empty.
+        rows: The cells.
+        title: Text above the table.
+        keeps_words: Break no word of up to 16 characters. Only for a terminal of at least `_min_width`: on a narrower
+            one, amounts would be cut off.
+    """
     table = Table(title=title or None, title_justify="left", show_header=any(header), header_style="bold")
     for number, name in enumerate(header):
         values = [row[number] for row in rows if row[number] is not None]
@@ -181,7 +195,7 @@ def build_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=right,
-            min_width=_word_width(name, values) if any(header) else None,
+            min_width=_word_width(name, values) if keeps_words and any(header) else None,
         )
     for row in rows:
         table.add_row(*[cell if isinstance(cell, Text) else Text(format_cell(cell)) for cell in row])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,14 @@ def test_narrow_terminal_shows_a_line_for_each_column() -> None:
     assert "02:21:09+00:00" in narrow
     for width in range(48, 90):
         assert "02:21:09+00:00" in table(width, [row]), width
+
+
+@pytest.mark.parametrize("width", [12, 20, 40, 60, 100])
+def test_amount_is_never_cut_off(width: int) -> None:
+    amount = Decimal("12345678901234567890.123456")
+    shown = table(width, [["a name with words", amount, "more text"]])
+    digits = "".join(char for char in shown if char.isdigit() or char == ".")
+    assert str(amount) in digits
 
 
 def test_profile_names_are_completed(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
