@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -10,16 +11,52 @@ import typer
 from minted_connect.cli.command import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
     from decimal import Decimal
 
-    from minted_connect.feed import PriceAlert, Sink
+    from minted_connect.feed import PriceAlert, RateFeed, Sink
 
-__all__ = ["alert", "record"]
+__all__ = ["alert", "record", "reporting_errors"]
 
 _SUFFIXES: Final = (".csv", ".jsonl", ".db", ".sqlite")
 _Metal = Annotated[str | None, typer.Option(help="Only this metal, such as gold.")]
 _Interval = Annotated[float, typer.Option(help="Seconds between two requests.")]
+
+
+@asynccontextmanager
+async def reporting_errors(
+    feed: RateFeed, interval: float, report: Callable[[str], object]
+) -> AsyncGenerator[None, None]:
+    """Report why no prices are received, whenever that changes; an empty text says that prices are received again.
+
+    Args:
+        feed: The feed.
+        interval: Seconds between two looks.
+        report: Receives the text.
+    """
+    import asyncio  # noqa: PLC0415 - `--help` does not need it
+
+    async def look() -> None:
+        text = ""
+        while True:
+            new = "" if feed.last_error is None else str(feed.last_error)
+            if new != text:
+                text = new
+                report(text)
+            await asyncio.sleep(interval)
+
+    looking = asyncio.ensure_future(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+
+
+def _report_to(cli: Context) -> Callable[[str], object]:
+    def report(text: str) -> None:
+        cli.out.print_message(f"minted: {text}; retrying" if text else "minted: prices are received again")
+
+    return report
 
 
 async def record(
@@ -33,7 +70,10 @@ async def record(
     import asyncio  # noqa: PLC0415 - `--help` does not need it
 
     sink = _make_sink(file)
-    async with cli.minted.rates.feed(interval=interval, metals=metal) as feed:
+    async with (
+        cli.minted.rates.feed(interval=interval, metals=metal) as feed,
+        reporting_errors(feed, interval, _report_to(cli)),
+    ):
         recording = asyncio.ensure_future(feed.record(sink))
         try:
             await asyncio.wait({recording}, timeout=seconds)
@@ -85,6 +125,7 @@ async def alert(
     alerted = 0
     async with (
         cli.minted.rates.feed(interval=interval, metals=metal) as feed,
+        reporting_errors(feed, interval, _report_to(cli)),
         aclosing(feed.alerts(above=upper, below=lower, price=price)) as alerts,
     ):
         async for found in alerts:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 import typer
 
 from minted_connect.cli.command import Context, End, Start, command
+from minted_connect.cli.live_prices import reporting_errors
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -65,26 +66,15 @@ async def watch(
     count: Annotated[int | None, typer.Option(min=1, help="Stop after this many prices.")] = None,
 ) -> None:
     """Show prices as they change, with --json as one object per line. Stop with Ctrl-C."""
-    import asyncio  # noqa: PLC0415 - `--help` does not need it
-
     async with cli.minted.rates.feed(interval=interval, metals=metal) as feed:
         with _RateDisplay(cli.out) as display:
-
-            async def report_errors() -> None:
-                while True:
-                    display.set_error("" if feed.last_error is None else str(feed.last_error))
-                    await asyncio.sleep(interval)
-
-            reporting = asyncio.ensure_future(report_errors())
-            try:
+            async with reporting_errors(feed, interval, display.set_error):
                 received = 0
                 async for tick in feed.subscribe():
                     display.add(tick)
                     received += 1
                     if received == count:
                         return
-            finally:
-                reporting.cancel()
 
 
 class _RateDisplay:
@@ -111,9 +101,7 @@ class _RateDisplay:
             self._live.stop()
 
     def set_error(self, text: str) -> None:
-        """Show why no prices are received; an empty text clears the error. Repetitions are ignored."""
-        if text == self._error:
-            return
+        """Show why no prices are received; an empty text clears the error."""
         self._error = text
         if self._live is not None:
             self._draw()

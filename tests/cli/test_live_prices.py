@@ -96,9 +96,27 @@ def test_alert_prints_a_line_and_runs_a_program(minted: Minted, tmp_path: Path) 
     assert (document["price"], document["direction"]) == ("592.34", "below")
 
 
+LIVE = [("record", "p.csv", "--seconds", "2"), ("alert", "--above", "1", "--count", "1")]
+
+
 def test_alert_reports_a_program_that_fails(minted: Minted) -> None:
     result = minted("rates", "alert", "--above", "1", "--metal", "gold", "--count", "1", "--exec", "false")
     assert (result.code, result.err) == (0, "minted: false failed with exit code 1\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("record", "p.csv", "--seconds", "1"), ("alert", "--above", "1", "--count", "1")]
+)
+def test_unreachable_server_is_reported(
+    minted: Minted, sandbox: ThreadedSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The first polls fail, with all their retries.
+    sandbox.faults.add("status", status=503, path="*/rates", times=3)
+    result = minted("rates", *arguments, "--interval", "0.1")
+    assert result.code == 0
+    assert "503" in result.err.splitlines()[0]
+    assert result.err.splitlines()[0].endswith("; retrying")
 
 
 def table(width: int, rows: list[list[object]]) -> str:
