@@ -190,8 +190,10 @@ def _is_unicode(text: str) -> bool:
 def _forms(name: str) -> set[str]:
     """Return the names as which PHP and Laravel may read a name, in lower case.
 
-    PHP reads `a.b`, `a b` and `a_b` as the same name, and `a[]` as the array `a`; Laravel reads `a.b` as `b` of `a`.
+    PHP reads `a.b`, `a b` and `a_b` as the same name, drops spaces before it, and reads `a[]` as the array `a`; Laravel
+    reads `a.b` as `b` of `a`.
     """
-    lower = name.lower().strip()
-    first = re.split(r"[.\[]", lower, maxsplit=1)[0]
-    return {lower, first, re.sub(r"[ .\[]", "_", first if "[" in lower else lower)} - {""}
+    forms: set[str] = set()
+    for lower in (name.lower().strip(), name.lower().lstrip()):
+        forms |= {lower, re.split(r"[.\[]", lower, maxsplit=1)[0], re.sub(r"[ .]", "_", lower.split("[", 1)[0])}
+    return forms - {""}

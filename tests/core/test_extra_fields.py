@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minted_connect import APIError, AsyncMintedConnect, CompletionPolicy, ConfigurationError, InvalidInput, Options
@@ -226,6 +226,8 @@ def php_name(name: str) -> str:
 
 
 @given(st.dictionaries(NAMES, st.text(max_size=3), max_size=3), st.dictionaries(NAMES, st.text(max_size=3), max_size=3))
+@example({"..": ""}, {". ": ""})
+@example({"a.b[": ""}, {"a_b": ""})
 def test_accepted_query_never_overwrites_what_is_sent(query: dict[str, str], sent: dict[str, str]):
     try:
         extra = add_extra_fields(None, None, query, None, None)
