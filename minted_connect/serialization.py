@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 from cattrs import Converter, transform_error
@@ -24,6 +24,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from minted_connect.core import exact_json
+from minted_connect.core.model_decoder import RuleBroken, is_enum, is_mapping, is_model, is_union
 from minted_connect.errors import InvalidInput
 from minted_connect.models.deal import OrderKind
 from minted_connect.models.json_keys import json_name
@@ -171,10 +172,6 @@ def to_json(value: Any, *, redact: bool = False, unknown: bool = False, indent: 
 # --- from plain data -------------------------------------------------------------------------------------------------
 
 
-class _RuleBroken(ValueError):
-    """A value breaks a rule; the text is the rule."""
-
-
 def from_dict(type_: type[_T], data: Any) -> _T:
     """Restore what `to_dict` converted, in either mode: `from_dict(Order, data)`, `from_dict(list[Rate], data)`.
 
@@ -236,7 +233,7 @@ def _describe(error: Exception) -> tuple[str, str]:
 
 def _format_rule(error: BaseException, _: type | None) -> str:
     match error:
-        case _RuleBroken():
+        case RuleBroken():
             return str(error)
         case KeyError():
             return "required field missing"
@@ -249,7 +246,7 @@ def _format_rule(error: BaseException, _: type | None) -> str:
 def _exactly(type_: type, rule: str) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _: Any) -> Any:
         if type(value) is not type_:
-            raise _RuleBroken(rule)
+            raise RuleBroken(rule)
         return value
 
     return structure
@@ -260,7 +257,7 @@ def _structure_decimal(value: Any, _: Any) -> Decimal:
         return value
     if type(value) is int or (type(value) is str and _NUMBER.fullmatch(value)):
         return Decimal(value)
-    raise _RuleBroken("must be a Decimal, a whole number or its digits as text; a float is not exact")
+    raise RuleBroken("must be a Decimal, a whole number or its digits as text; a float is not exact")
 
 
 def _structure_datetime(value: Any, _: Any) -> datetime:
@@ -271,7 +268,7 @@ def _structure_datetime(value: Any, _: Any) -> datetime:
             value = None
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value
-    raise _RuleBroken("must be a date and time with its offset, ISO 8601")
+    raise RuleBroken("must be a date and time with its offset, ISO 8601")
 
 
 def _structure_date(value: Any, _: Any) -> date:
@@ -282,39 +279,23 @@ def _structure_date(value: Any, _: Any) -> date:
             value = None
     if type(value) is date:
         return value
-    raise _RuleBroken("must be a date, YYYY-MM-DD")
+    raise RuleBroken("must be a date, YYYY-MM-DD")
 
 
 def _structure_mapping(value: Any, _: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise _RuleBroken("must be an object")
+        raise RuleBroken("must be an object")
     return dict(cast("Mapping[str, Any]", value))
-
-
-def _is_union(type_: Any) -> bool:
-    return get_origin(type_) in {Union, types.UnionType}
 
 
 def _is_sequence(type_: Any) -> bool:
     return get_origin(type_) in {list, tuple}
 
 
-def _is_mapping(type_: Any) -> bool:
-    return get_origin(type_) is Mapping
-
-
-def _is_model(type_: Any) -> bool:
-    return attrs.has(get_origin(type_) or type_)
-
-
-def _is_enum(type_: Any) -> bool:
-    return isinstance(type_, type) and issubclass(type_, enum.Enum)
-
-
 def _union_hook(type_: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     """Make the hook for `X | None`, or for an open enumeration `E | str` with or without `None`."""
     parts = [part for part in get_args(type_) if part is not types.NoneType]
-    members = {member.value: member for part in parts if _is_enum(part) for member in part}
+    members = {member.value: member for part in parts if is_enum(part) for member in part}
     is_optional = len(parts) < len(get_args(type_))
 
     def structure(value: Any, _: Any) -> Any:
@@ -322,7 +303,7 @@ def _union_hook(type_: Any, converter: Converter) -> Callable[[Any, Any], Any]:
             return None
         if members:
             if not isinstance(value, str):
-                raise _RuleBroken("must be text")
+                raise RuleBroken("must be text")
             return members.get(value, value)
         return converter.structure(value, parts[0])
 
@@ -337,12 +318,12 @@ def _sequence_hook(type_: Any, converter: Converter) -> Callable[[Any, Any], Any
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, list | tuple):
-            raise _RuleBroken("must be a list")
+            raise RuleBroken("must be a list")
         items = cast("list[Any]", value)
         if not is_row:
             return cast("Any", make(inner(items, type_)))
         if len(items) != len(parts):
-            raise _RuleBroken(f"must have {len(parts)} members")
+            raise RuleBroken(f"must have {len(parts)} members")
         return tuple([converter.structure(item, part) for item, part in zip(items, parts, strict=True)])
 
     return structure
@@ -373,12 +354,12 @@ def _converter() -> Converter:
     converter.register_structure_hook(Decimal, _structure_decimal)
     converter.register_structure_hook(datetime, _structure_datetime)
     converter.register_structure_hook(date, _structure_date)
-    converter.register_structure_hook_func(_is_mapping, _structure_mapping)
+    converter.register_structure_hook_func(is_mapping, _structure_mapping)
     # The only closed enum. It is a subclass of `str`, so without this hook cattrs would use the one of `str`.
     converter.register_structure_hook(OrderKind, _structure_enum)
-    converter.register_structure_hook_factory(_is_union, _union_hook)
+    converter.register_structure_hook_factory(is_union, _union_hook)
     converter.register_structure_hook_factory(_is_sequence, _sequence_hook)
-    converter.register_structure_hook_factory(_is_model, _class_hook)
+    converter.register_structure_hook_factory(is_model, _class_hook)
     return converter
 
 
@@ -386,4 +367,4 @@ def _structure_enum(value: Any, type_: Any) -> Any:
     try:
         return type_(value)
     except ValueError:
-        raise _RuleBroken(f"must be one of {', '.join(member.value for member in type_)}") from None
+        raise RuleBroken(f"must be one of {', '.join(member.value for member in type_)}") from None

@@ -11,15 +11,15 @@ from minted_connect.cli.customers import CustomerId
 
 if TYPE_CHECKING:
     from minted_connect.cli.output import Output
-    from minted_connect.models import Basket
+    from minted_connect.models import Basket, Deal
 
-__all__ = ["FEES", "ITEM", "basket_app", "print_basket"]
+__all__ = ["ITEM", "basket_app", "print_basket", "print_totals"]
 
 basket_app: typer.Typer = typer.Typer(help="Show and change the open basket of a customer.", no_args_is_help=True)
 
 _Sku = Annotated[str, typer.Argument(metavar="SKU", help="SKU of the product.")]
 _Kind = Literal["buy", "sell", "delivery"]
-FEES: Final = {
+_FEES: Final = {
     "items": "price",
     "charge fee": "charge_fee",
     "minting fee": "minting_fee",
@@ -32,6 +32,14 @@ FEES: Final = {
 ITEM: Final = {"sku": "sku", "item": "product_name", "pieces": "amount", "each": "price", "total": "total"}
 
 
+def print_totals(out: Output, deal: Deal) -> None:
+    """Print the fees of a basket or order that are not 0, and its total."""
+    rows: list[list[object]] = [[label, getattr(deal, name)] for label, name in _FEES.items()]
+    rows = [row for row in rows if row[1]]
+    rows.append(["total received" if deal.kind == "sell" else "total paid", deal.paid_total])
+    out.print_table(["", deal.currency_code], rows)
+
+
 def print_basket(out: Output, basket: Basket | None) -> None:
     """Print a basket with its fees, its total and the remaining time of its price lock."""
     if out.as_json or basket is None:
@@ -42,10 +50,7 @@ def print_basket(out: Output, basket: Basket | None) -> None:
         return
     currency, lock = basket.currency_code, basket.price_fix
     out.print_records(basket.items, ITEM, f"Basket to {basket.kind or basket.type}, in {currency}")
-    rows: list[list[object]] = [[label, getattr(basket, name)] for label, name in FEES.items()]
-    rows = [row for row in rows if row[1]]
-    rows.append(["total received" if basket.kind == "sell" else "total paid", basket.paid_total])
-    out.print_table(["", currency], rows)
+    print_totals(out, basket)
     if lock is not None and lock.seconds_left is not None:
         out.print_message(f"the price is locked for {lock.seconds_left:.0f} s")
 

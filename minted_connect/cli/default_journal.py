@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from minted_connect.cli.profiles import APP, config_directory, expand_home, server_url
+from minted_connect.cli.profiles import APP, check_absolute, config_directory, expand_home, server_url
 from minted_connect.errors import ConfigurationError
 
 __all__ = ["default_journal_path", "is_in_old_place"]
@@ -77,11 +77,7 @@ def _state_directory() -> Path | None:
         variable, directory = "XDG_STATE_HOME", Path(base) / APP
     else:
         variable, directory = "HOME", expand_home("~/.local/state") / APP
-    if directory.is_absolute():
-        return directory
-    if variable == "HOME" and str(directory).startswith("~"):
-        return None
-    raise ConfigurationError(f"{variable}: must be an absolute path")
+    return check_absolute(variable, directory)
 
 
 def _exists(file: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from minted_connect.cli.baskets import FEES, ITEM
+from minted_connect.cli.baskets import ITEM, print_totals
 from minted_connect.cli.command import Context
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ async def order(
         return
     cli.out.print_fields(found, _ORDER, "Order")
     cli.out.print_records(found.items, ITEM, f"Items, in {found.currency_code}")
-    fees = [[label, getattr(found, name)] for label, name in FEES.items()]
-    total = "total received" if found.kind == "sell" else "total paid"
-    cli.out.print_table(["", found.currency_code], [*(row for row in fees if row[1]), [total, found.paid_total]])
+    print_totals(cli.out, found)
 
 
 async def _find(cli: Context, number: int, customer: str | None) -> Order:

@@ -37,6 +37,7 @@ from minted_connect.secret import Secret
 __all__ = [
     "APP",
     "Profile",
+    "check_absolute",
     "config_directory",
     "config_path",
     "expand_home",
@@ -79,6 +80,15 @@ def config_directory() -> Path | None:
         variable, directory = "XDG_CONFIG_HOME", Path(base) / APP
     else:
         variable, directory = "HOME", expand_home("~/.config") / APP
+    return check_absolute(variable, directory)
+
+
+def check_absolute(variable: str, directory: Path) -> Path | None:
+    """Return a directory of the user; None if it begins with a `~` that cannot be expanded.
+
+    Raises:
+        ConfigurationError: if the variable sets it to a relative path: each working directory would have its own.
+    """
     if directory.is_absolute():
         return directory
     if variable == "HOME" and str(directory).startswith("~"):

@@ -27,7 +27,17 @@ from minted_connect.models import OrderKind
 from minted_connect.models.json_keys import is_in_json, json_name
 from minted_connect.models.json_types import accepts_digits, parse_digits
 
-__all__ = ["ASSUMED_UTC", "as_rows", "describe_problems", "make_converter"]
+__all__ = [
+    "ASSUMED_UTC",
+    "RuleBroken",
+    "as_rows",
+    "describe_problems",
+    "is_enum",
+    "is_mapping",
+    "is_model",
+    "is_union",
+    "make_converter",
+]
 
 _Hook = Callable[..., Any]
 """cattrs calls a hook with a value and its type, this module with the value only."""
@@ -44,13 +54,13 @@ _ZERO_DATE: Final = re.compile(rf"(0000-00-00|-0001-11-30)([T ]00:00:00(\.0{{1,9
 """MySQL's zero date, and the same after Laravel has formatted it."""
 
 
-class _RuleBroken(ValueError):
+class RuleBroken(ValueError):
     """A value breaks a rule; the text is the rule."""
 
 
 def _structure_str(value: Any, _: Any = None) -> str:
     if type(value) is not str:
-        raise _RuleBroken("must be a string")
+        raise RuleBroken("must be a string")
     return value
 
 
@@ -60,7 +70,7 @@ def _structure_bool(value: Any, _: Any = None) -> bool:
     # A flag is a TINYINT in MySQL.
     if type(value) is int and value in {0, 1}:
         return bool(value)
-    raise _RuleBroken("must be true or false")
+    raise RuleBroken("must be true or false")
 
 
 def _structure_int(value: Any, _: Any = None) -> int:
@@ -69,7 +79,7 @@ def _structure_int(value: Any, _: Any = None) -> int:
     # PHP writes a whole float as 3.0.
     if type(value) is Decimal and value == (whole := int(value)):
         return whole
-    raise _RuleBroken("must be a whole number")
+    raise RuleBroken("must be a whole number")
 
 
 def _structure_decimal(value: Any, _: Any = None) -> Decimal:
@@ -78,7 +88,7 @@ def _structure_decimal(value: Any, _: Any = None) -> Decimal:
     # Laravel casts database decimals to strings ("1777.02").
     if type(value) is int or (type(value) is str and _PLAIN_NUMBER.fullmatch(value)):
         return Decimal(value)
-    raise _RuleBroken("must be a number")
+    raise RuleBroken("must be a number")
 
 
 def _structure_datetime(value: Any, _: Any = None) -> datetime:
@@ -90,7 +100,7 @@ def _structure_datetime(value: Any, _: Any = None) -> datetime:
             pass
         else:
             return moment if moment.tzinfo else moment.replace(tzinfo=ASSUMED_UTC)
-    raise _RuleBroken("must be a date and time")
+    raise RuleBroken("must be a date and time")
 
 
 def _structure_date(value: Any, _: Any = None) -> date:
@@ -102,12 +112,12 @@ def _structure_date(value: Any, _: Any = None) -> date:
                 return date.fromisoformat(day)
             except ValueError:
                 pass
-    raise _RuleBroken("must be a date, YYYY-MM-DD")
+    raise RuleBroken("must be a date, YYYY-MM-DD")
 
 
 def _check_object(value: Any, _: Any = None) -> dict[str, Any]:
     if type(value) is not dict:
-        raise _RuleBroken("must be an object")
+        raise RuleBroken("must be an object")
     return cast("dict[str, Any]", value)
 
 
@@ -125,24 +135,27 @@ def as_rows(value: Any) -> Sequence[Any] | None:
 def _check_array(value: Any) -> Iterable[Any]:
     rows = as_rows(value)
     if rows is None:
-        raise _RuleBroken("must be an array")
+        raise RuleBroken("must be an array")
     return rows
 
 
-def _is_mapping(type_: Any) -> bool:
+def is_mapping(type_: Any) -> bool:
+    """Return whether a type is a `Mapping`."""
     return get_origin(type_) is Mapping
 
 
-def _is_enum(type_: Any) -> bool:
+def is_enum(type_: Any) -> bool:
+    """Return whether a type is an enumeration."""
     return isinstance(type_, type) and issubclass(type_, enum.Enum)
 
 
-def _is_union(type_: Any) -> bool:
+def is_union(type_: Any) -> bool:
+    """Return whether a type is a union, such as `X | None`."""
     return get_origin(type_) in {Union, types.UnionType}
 
 
 def _is_open_enum(type_: Any) -> bool:
-    return _is_union(type_) and any(map(_is_enum, get_args(type_)))
+    return is_union(type_) and any(map(is_enum, get_args(type_)))
 
 
 def _is_tuple(type_: Any) -> bool:
@@ -153,7 +166,8 @@ def _is_row(type_: Any) -> bool:
     return get_origin(type_) is tuple and get_args(type_)[-1] is not Ellipsis
 
 
-def _is_model(type_: Any) -> bool:
+def is_model(type_: Any) -> bool:
+    """Return whether a type is an attrs class, or a generic one with its arguments."""
     return attrs.has(get_origin(type_) or type_)
 
 
@@ -161,13 +175,13 @@ def _structure_order_kind(value: Any, _: Any = None) -> OrderKind:
     try:
         return OrderKind(value)
     except ValueError:
-        raise _RuleBroken("must be buy, sell or delivery") from None
+        raise RuleBroken("must be buy, sell or delivery") from None
 
 
 def _union_hook(type_: Any, converter: Converter) -> _Hook:
     """Make the hook for `X | None`, or for an open enum `E | str` with or without `None`."""
     parts = [part for part in get_args(type_) if part is not types.NoneType]
-    members = {member.value: member for part in parts if _is_enum(part) for member in part}
+    members = {member.value: member for part in parts if is_enum(part) for member in part}
     hook = _structure_str if members else converter.get_structure_hook(parts[0])
 
     def structure_open(value: Any, _: Any = None) -> Any:
@@ -220,7 +234,7 @@ def _row_hook(type_: Any, converter: Converter) -> _Hook:
     def structure_row(value: Any, _: Any = None) -> Any:
         row = [*_check_array(value)]
         if len(row) != len(hooks):
-            raise _RuleBroken(f"must have {len(hooks)} members")
+            raise RuleBroken(f"must have {len(hooks)} members")
         return tuple([hook(item) for hook, item in zip(hooks, row, strict=True)])
 
     return structure_row
@@ -261,7 +275,7 @@ def _detailed_class_hook(type_: Any, converter: Converter) -> _Hook:
 
 
 def _parts(type_: Any) -> tuple[Any, ...]:
-    return get_args(type_) if _is_union(type_) else (type_,)
+    return get_args(type_) if is_union(type_) else (type_,)
 
 
 def _expression(field: attrs.Attribute[Any], key: str, hook: str) -> str:
@@ -270,7 +284,7 @@ def _expression(field: attrs.Attribute[Any], key: str, hook: str) -> str:
     template = f"{hook}({{0}})"
     if Decimal in parts:
         template = f"v if type({{0}}) is Decimal else (Decimal(v) if v else ZERO) if type(v) is int else {hook}(v)"
-    elif not any(map(_is_enum, parts)):
+    elif not any(map(is_enum, parts)):
         for plain in {str, bool, int}.intersection(parts):
             template = f"v if type({{0}}) is {plain.__name__} else {hook}(v)"
     if field.default is attrs.NOTHING:
@@ -339,18 +353,18 @@ def make_converter(*, detailed: bool = False) -> Converter:
     }
     for type_, hook in hooks.items():
         converter.register_structure_hook(type_, hook)
-    converter.register_structure_hook_func(_is_mapping, _check_object)
+    converter.register_structure_hook_func(is_mapping, _check_object)
     # The only closed enum. It is a subclass of `str`, so without this hook cattrs would use the one of `str`.
     converter.register_structure_hook(OrderKind, _structure_order_kind)
-    converter.register_structure_hook_factory(_is_union, _union_hook)
+    converter.register_structure_hook_factory(is_union, _union_hook)
     converter.register_structure_hook_factory(_is_row, _row_hook)
     converter.register_structure_hook_factory(_is_tuple, _detailed_tuple_hook if detailed else _tuple_hook)
-    converter.register_structure_hook_factory(_is_model, _detailed_class_hook if detailed else _class_hook)
+    converter.register_structure_hook_factory(is_model, _detailed_class_hook if detailed else _class_hook)
     converter.register_unstructure_hook(Decimal, _keep_decimal)
     converter.register_unstructure_hook(datetime, _unstructure_datetime)
     converter.register_unstructure_hook(date, date.isoformat)
     converter.register_unstructure_hook_func(_is_open_enum, _unstructure_open_enum)
-    converter.register_unstructure_hook_factory(_is_model, _class_unstructure_hook)
+    converter.register_unstructure_hook_factory(is_model, _class_unstructure_hook)
     return converter
 
 
@@ -364,7 +378,7 @@ def describe_problems(error: BaseException, path: str) -> Iterator[str]:
         children = [(cause, f"{path}[{note.index}]") for cause, note in indexed]
     else:
         # The text of a foreign exception can quote the value.
-        rule = str(error) if isinstance(error, _RuleBroken) else "does not match the schema"
+        rule = str(error) if isinstance(error, RuleBroken) else "does not match the schema"
         yield f"{path}: {'required field missing' if isinstance(error, KeyError) else rule}"
         return
     for cause, place in [*children, *((cause, path) for cause in unnamed)]:

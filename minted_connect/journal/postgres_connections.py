@@ -2,7 +2,7 @@
 
 The pool opens connections only for operations that wait for one, in their own time. psycopg_pool 3.3 connects in
 background tasks: a rejected password reaches the caller as a timeout, after all its patience, and a task that is
-cancelled while it connects swallows the cancellation, so that `asyncio.run` never returns if nobody closed the pool.
+cancelled while it connects swallows the cancellation, so that `asyncio.run` never returns if the pool was not closed.
 """
 
 from __future__ import annotations

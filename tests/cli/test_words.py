@@ -1,4 +1,4 @@
-"""What `minted` says: the basket of another kind, an interrupted question, and words of the shell in errors."""
+"""Messages of `minted`: the basket of another kind, an interrupted question, and words of the shell in errors."""
 
 from __future__ import annotations
 
