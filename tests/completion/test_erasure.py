@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
@@ -92,7 +93,8 @@ async def test_erased_records_have_hashes(journal: Any) -> None:
     assert {one.erased_at for one in (first, second, third)} == {NOW}
     assert (first.reference, second.reference) == (journal.erased_name("plan/Ada/1"), "order-7")
     for intent in (first, second):
-        assert "ada" not in repr(attrs.asdict(intent)).casefold()
+        # The digits of a hash may spell the name.
+        assert "ada" not in re.sub(r"[0-9a-f]{32,}", "", repr(attrs.asdict(intent)).casefold())
         assert "0" * 64 not in intent.terms
     assert third.progress == OrderProgress(OrderStatus.PENDING, False)
     assert (third.progress.cargo_tracking_number, third.progress.estimated_arrival_date) == (None, None)
